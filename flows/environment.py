@@ -1,0 +1,39 @@
+"""The environment that Prefect, MLflow and the model hub read when they are imported; set before any of them is.
+
+Everything is quiet and stays on this machine: no telemetry, no analytics, databases inside the home folder. A variable that
+is set already keeps its value, so an installation with a Prefect server or a Postgres database is configured the usual way.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+VARIABLES: dict[str, str] = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # SQLite and many tasks: a statement may wait for another's transaction.
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_CLI_COLORS": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "agg",
+}
+
+
+def prepare(home: Path, *, verbose: bool = False) -> None:
+    """Sets what is not set yet; ``verbose`` lets Prefect's own log through.
+
+    Has no effect on a library that was imported before.
+    """
+    for name, value in VARIABLES.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(home.expanduser().absolute() / "prefect"))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "WARNING")

@@ -1,0 +1,1 @@
+"""Everything torch: policies, entropy scoring, embedders, context extension, training."""

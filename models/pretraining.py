@@ -1,0 +1,228 @@
+"""Pretraining of a small base model from nothing: texts in, a policy folder out.
+
+    record = pretrain(PretrainConfig(), documents, Path("base"), work=Path("base-work"))
+
+``work`` takes the tokenizer and a checkpoint every ``save_tokens`` tokens; called again with the same documents it
+carries on from the last one. The policy folder is written at the end, with ``pretraining.json`` beside the weights.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from models.mixture import MixtureRows
+from models.muon import build_optimizer
+from models.pretrain_config import PretrainConfig, PretrainText
+from models.pretrain_corpus import DuplicateFilter, PretrainCorpus, encode_corpus
+from models.tokenizer_training import SEPARATOR, save_tokenizer, train_tokenizer
+from storage.errors import IntegrityError
+
+RECORD = "pretraining.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainRecord:
+    """What was done, for the model card: everything needed to do it again.
+
+    ``loss_curve``: (tokens, mean training loss in nats per token over the rows since the entry before).
+    """
+
+    config: dict[str, Any]
+    corpus_digest: str
+    documents: int
+    characters: int
+    corpus_tokens: int
+    refused: dict[str, int]
+    packages: dict[str, str]
+    libraries: dict[str, str]
+    parameters: int
+    trained_tokens: int
+    seconds: float
+    loss_curve: tuple[tuple[int, float], ...]
+
+
+def pretrain(
+    config: PretrainConfig,
+    documents: Iterable[PretrainText],
+    out: Path,
+    *,
+    work: Path,
+    reserved: Iterable[str] = (),
+    packages: Mapping[str, str] | None = None,
+) -> PretrainRecord:
+    """Train a tokenizer and a model on ``documents`` and write the policy folder ``out``.
+
+    ``reserved`` are the texts that must stay unseen: a document with a good part of its long lines among them is left
+    out. ``packages`` (name → version) goes into the record. ``work`` is the folder for checkpoints.
+
+    Raises InputError when nothing is left to train on and IntegrityError when ``work`` belongs to another corpus.
+    """
+    torch.set_num_threads(config.threads)
+    chosen, refused = _without_duplicates(documents, reserved)
+    tokenizer = _tokenizer(config, chosen, work)
+    corpus = encode_corpus(chosen, tokenizer)
+    _claim(work, corpus)
+    model = new_model(config, tokenizer)
+    started = time.monotonic()
+    curve, seconds_before = _train(config, corpus, tokenizer, model, work)
+    record = PretrainRecord(
+        config=config.model_dump(),
+        corpus_digest=corpus.digest,
+        documents=len(chosen),
+        characters=corpus.characters,
+        corpus_tokens=len(corpus.ids),
+        refused=refused,
+        packages=dict(packages or {}),
+        libraries=_libraries(),
+        parameters=model.num_parameters(),
+        trained_tokens=config.steps(config.total_tokens) * config.rows_per_step * config.context,
+        seconds=round(seconds_before + time.monotonic() - started, 1),
+        loss_curve=curve,
+    )
+    model.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
+    (out / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return record
+
+
+def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A Qwen2 with random weights (fp32), drawn from ``config.seed``."""
+    torch.manual_seed(config.seed)
+    architecture = Qwen2Config(
+        vocab_size=config.vocabulary,
+        hidden_size=config.hidden,
+        intermediate_size=config.intermediate,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=config.context,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        tie_word_embeddings=True,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+    )
+    return Qwen2ForCausalLM(architecture)
+
+
+class _InOrder(Trainer):
+    """The Trainer, reading rows in the order of their numbers: the mixture is random already, and resumable so."""
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+
+
+class _Clock(TrainerCallback):
+    """Writes seconds and loss to ``log.jsonl``, a line an entry, and keeps the seconds across resumed runs."""
+
+    def __init__(self, path: Path, tokens_per_step: int) -> None:
+        self._path = path
+        self._tokens_per_step = tokens_per_step
+        self._started = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            seconds = time.monotonic() - self._started
+            line = {
+                "tokens": state.global_step * self._tokens_per_step,
+                "loss": round(float(logs["loss"]), 4),
+                "learning_rate_factor": logs.get("learning_rate"),
+                "seconds": round(seconds, 1),
+            }
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _train(
+    config: PretrainConfig, corpus: PretrainCorpus, tokenizer: PreTrainedTokenizerFast, model: Qwen2ForCausalLM, work: Path
+) -> tuple[tuple[tuple[int, float], ...], float]:
+    steps = config.steps(config.total_tokens)
+    tokens_per_step = config.rows_per_step * config.context
+    separator = tokenizer.encode(SEPARATOR, add_special_tokens=False)
+    rows = MixtureRows(
+        corpus, config.mixture, config.context, separator, length=steps * config.rows_per_step, seed=config.seed
+    )
+    optimizer = build_optimizer(
+        model,
+        muon=config.optimizer == "muon",
+        muon_learning_rate=config.muon_learning_rate,
+        adamw_learning_rate=config.adamw_learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=config.rows_per_step,
+        max_grad_norm=config.clip,
+        bf16=config.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=config.seed,
+        logging_steps=max(1, min(50, steps // 20)),
+        save_steps=max(1, config.steps(config.save_tokens)),
+        save_total_limit=3,
+        disable_tqdm=True,
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_drop_last=True,
+    )
+    if config.compiled:
+        model.compile()
+    trainer = _InOrder(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, config.learning_rate_factor)),
+        callbacks=[_Clock(work / "log.jsonl", tokens_per_step)],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)))
+    curve = tuple((entry["step"] * tokens_per_step, entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+    return curve, 0.0
+
+
+def _without_duplicates(
+    documents: Iterable[PretrainText], reserved: Iterable[str]
+) -> tuple[list[PretrainText], dict[str, int]]:
+    duplicates = DuplicateFilter()
+    for text in reserved:
+        duplicates.reserve(text)
+    chosen = [document for document in documents if duplicates.accept(document.text)]
+    return chosen, dict(duplicates.refused)
+
+
+def _tokenizer(config: PretrainConfig, documents: list[PretrainText], work: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in ``work``, or a new one trained on every n-th document."""
+    folder = work / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        stride = max(1, -(-sum(len(d.text) for d in documents) // config.tokenizer_characters))
+        texts = (document.text for document in documents[::stride])
+        save_tokenizer(train_tokenizer(texts, config.vocabulary, config.context), folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _claim(work: Path, corpus: PretrainCorpus) -> None:
+    """Write the corpus' digest into ``work``; refuse to carry on with another corpus."""
+    mark = work / "corpus.sha256"
+    if mark.is_file() and mark.read_text(encoding="utf-8") != corpus.digest:
+        raise IntegrityError(
+            f"{work} holds checkpoints of another corpus ({mark.read_text(encoding='utf-8')[:12]}, not {corpus.digest[:12]})",
+            hint="Choose an empty work folder.",
+        )
+    mark.write_text(corpus.digest, encoding="utf-8")
+
+
+def _libraries() -> dict[str, str]:
+    names = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

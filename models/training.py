@@ -1,0 +1,325 @@
+"""Trains a policy on the samples of a dataset version: plain next-token cross-entropy over whole long samples.
+
+    trained = train(parent_folder, sample_files, work_folder, TrainingConfig())
+
+One causal attention over each sample (a document mask would cut the dependencies the data was made for), every token a
+target, the Trainer of transformers around it. The same inputs give the same weights on the CPU, also when the run was
+killed in between: it goes on from its last sound checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from models.extension import ExtensionConfig, extend
+from models.policy import (
+    DTYPES,
+    check_finite,
+    load_config,
+    load_model,
+    native_context,
+    pick_device,
+    quiet_transformers,
+    vocabulary_rows,
+)
+from models.policy_files import extra_files, policy_listing
+from models.scoring import split_model
+from models.training_data import Samples, check_lengths, collate, load_samples
+from models.training_loss import next_token_loss
+from models.training_state import SealCheckpoints, last_sound_checkpoint, steps_of
+from storage.digests import digest_listing
+from storage.errors import ConfigError, PolicyError, ResourceError
+
+CODE_VERSION = 1
+
+
+class TrainingConfig(BaseModel):
+    """One round of training. Defaults marked "paper" are those of the group's public scripts (METHOD section 4)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    extension: ExtensionConfig = Field(default_factory=ExtensionConfig, description="Context and RoPE base afterwards.")
+    learning_rate: float = Field(4e-5, gt=0, description="Peak learning rate. Paper.")
+    warmup: float = Field(
+        0.2, ge=0, lt=1, description="Share of the steps with a rising rate, then cosine to 0. Paper."
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW. Paper.")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW. Paper.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW; biases and norms are left out. Paper.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient. Paper.")
+    batch: int = Field(1, ge=1, description="Samples in a forward pass. Ours.")
+    accumulation: int = Field(32, ge=1, description="Forward passes a step; batch x accumulation = 32 is the paper's.")
+    epochs: float = Field(1.0, gt=0, description="Passes over the samples. Ours.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps, in place of epochs. Paper: 1,000.")
+    bf16: bool = Field(True, description="Autocast to bfloat16; weights and optimizer stay float32. Paper.")
+    gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass. Paper.")
+    head_block: int = Field(2048, ge=1, description="Predictions whose logits are in memory at once. Paper.")
+    seed: int = Field(0, description="Seed of dropout, where a model has any.")
+    data_seed: int = Field(0, description="Seed of the order of the samples.")
+    save_every_steps: int = Field(50, ge=1, description="Steps between two checkpoints to resume from. Ours.")
+    device: str = Field("auto", description="auto (the GPU when there is one), cpu, cuda.")
+    threads: int | None = Field(
+        None, ge=1, description="Torch threads; part of what the last bits depend on. Null: torch's."
+    )
+    save_dtype: Literal["parent", "float32", "bfloat16", "float16"] = Field(
+        "parent", description="Type of the saved weights; parent: that of the policy trained from. Ours."
+    )
+    remote_code: bool = Field(
+        False, description="Run model code that lies in the policy's folder. Off unless you trust it."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepLoss:
+    """One optimizer step: mean loss (nats a token), learning rate, gradient norm before clipping."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training run gave: the next policy, in a folder, and how it went."""
+
+    folder: Path
+    digest: str
+    files: dict[str, str]
+    steps: tuple[StepLoss, ...]
+    samples: int
+    tokens: int
+    """Tokens trained on, repeats counted."""
+    seconds: float
+    """Of this process; a resumed run counts from the checkpoint on."""
+    resumed_from: int
+    """Step of the checkpoint it went on from; 0 for a run from the start."""
+
+
+def train(
+    parent: Path,
+    files: Sequence[Path],
+    work: Path,
+    config: TrainingConfig,
+    *,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> Trained:
+    """Trains the policy in ``parent`` on Parquet files of samples and saves the next one under ``work``/policy.
+
+    ``work`` belongs to this run alone: it holds the checkpoints a killed run resumes from. ``on_step`` is told the step, the
+    number of steps and the loss. Raises ``PolicyError`` when the loss or a weight becomes NaN, ``ConfigError`` for samples
+    that do not fit the model, ``ResourceError`` when memory or disk ran out (the same call carries on).
+    """
+    start = time.monotonic()
+    with _threads(config.threads), _resources(work), quiet_transformers():
+        extended = extend(load_config(parent, remote_code=config.remote_code), config.extension)
+        model = load_model(parent, extended, torch.float32, config.remote_code)
+        samples = load_samples(files, work / "cache", vocabulary=vocabulary_rows(model))
+        check_lengths(samples, context=native_context(extended), batch=config.batch)
+        run = work / "checkpoints"
+        resume = last_sound_checkpoint(run)
+        trainer = _Trainer(model, samples, _arguments(run, config), config, on_step)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        history = tuple(_history(trainer.state.log_history))
+        steps = trainer.state.global_step
+        folder = _save(model, parent, work / "policy", config)
+    listing = policy_listing(folder)
+    return Trained(
+        folder=folder,
+        digest=digest_listing(listing),
+        files=listing,
+        steps=history,
+        samples=len(samples),
+        tokens=round(samples.tokens * steps / _steps_per_epoch(len(samples), config)),
+        seconds=time.monotonic() - start,
+        resumed_from=steps_of(resume) if resume else 0,
+    )
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Learning rate of an optimizer step (from 0) over its peak: linear up over ``warmup`` of the steps, then cosine to 0.
+
+    The schedule of the paper, shifted by one step so that neither the first nor the last step has rate 0 (ours: a round of
+    a few steps would waste them).
+    """
+    rising = math.ceil(steps * warmup)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """The Trainer with the loss in blocks, the schedule above, and an end to a run whose loss is NaN."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        samples: Samples,
+        arguments: TrainingArguments,
+        config: TrainingConfig,
+        on_step: Callable[[int, int, float], None] | None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=samples.rows,
+            data_collator=collate,
+            callbacks=[SealCheckpoints(), _Report(on_step)],
+        )
+        self.remove_callback(PrinterCallback)
+        self.loss_is_scaled_for_ga = False
+        self._config = config
+        model.eval()
+        self._trunk, self._head = split_model(model, arguments.device)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean cross-entropy of a batch; the Trainer divides by the number of accumulated batches."""
+        with self.accelerator.autocast():
+            loss = next_token_loss(self._trunk, self._head, inputs["input_ids"], block=self._config.head_block)
+        if not bool(torch.isfinite(loss)):
+            step = self.state.global_step + 1
+            raise PolicyError(
+                f"the training loss is {loss.item()} at step {step} of {self.state.max_steps}.",
+                hint="Lower train.learning_rate, or check the parent with policylong doctor.",
+            )
+        return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """The schedule of ``rate_factor``."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                lambda step: rate_factor(step, num_training_steps, self._config.warmup),
+            )
+        return self.lr_scheduler
+
+
+class _Report(TrainerCallback):
+    """Tells the caller about each step."""
+
+    def __init__(self, on_step: Callable[[int, int, float], None] | None) -> None:
+        self._on_step = on_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Called by the Trainer with the loss of a step."""
+        if self._on_step is not None and logs and "loss" in logs:
+            self._on_step(state.global_step, state.max_steps, logs["loss"])
+
+
+def _arguments(run: Path, config: TrainingConfig) -> TrainingArguments:
+    device = pick_device(config.device)
+    arguments = TrainingArguments(
+        output_dir=str(run),
+        per_device_train_batch_size=config.batch,
+        gradient_accumulation_steps=config.accumulation,
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        learning_rate=config.learning_rate,
+        optim="adamw_torch",
+        adam_beta1=config.beta1,
+        adam_beta2=config.beta2,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.clip,
+        bf16=config.bf16,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        seed=config.seed,
+        data_seed=config.data_seed,
+        save_strategy="steps",
+        save_steps=config.save_every_steps,
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+    )
+    if arguments.world_size > 1:
+        raise ConfigError(
+            f"this training runs in one process, it was started in {arguments.world_size}.",
+            hint="Train in your own stack and bring the checkpoint back: policylong policy add PATH --trained-on VERSION.",
+        )
+    if arguments.n_gpu > 1:
+        # More GPUs without a launcher would mean nn.DataParallel, which goes around the loss in blocks.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _history(log: Sequence[dict[str, float]]) -> Iterator[StepLoss]:
+    for line in log:
+        if "loss" in line:
+            yield StepLoss(
+                int(line["step"]), line["loss"], line["learning_rate"], float(line.get("grad_norm", math.nan))
+            )
+
+
+def _steps_per_epoch(samples: int, config: TrainingConfig) -> int:
+    return math.ceil(math.ceil(samples / config.batch) / config.accumulation)
+
+
+def _save(model: PreTrainedModel, parent: Path, folder: Path, config: TrainingConfig) -> Path:
+    """The policy's folder: weights and config anew, tokenizer and code of the parent as they are."""
+    stored = getattr(load_config(parent, remote_code=config.remote_code), "dtype", None) or torch.float32
+    dtype = stored if config.save_dtype == "parent" else DTYPES[config.save_dtype]
+    if folder.exists():
+        shutil.rmtree(folder)
+    model.eval().to("cpu", dtype)  # type: ignore[arg-type]
+    check_finite(folder, model)
+    model.save_pretrained(folder, max_shard_size="5GB")
+    for name in extra_files(parent):
+        shutil.copyfile(parent / name, folder / name)
+    return folder
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _resources(work: Path) -> Iterator[None]:
+    """Turns what torch, safetensors and the system raise for a full memory or disk into one clear error."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            "the memory of the GPU does not suffice for this training.",
+            hint="Set train.gradient_checkpointing: true, train.batch: 1 or a smaller train.head_block.",
+        ) from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        text = str(error)
+        if "can't allocate memory" in text:
+            raise ResourceError("the memory does not suffice for this training.", hint="Set train.batch: 1.") from error
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full or any(
+            sign in text for sign in ("No space left", "File too large", "PytorchStreamWriter", "unexpected pos")
+        ):
+            raise ResourceError(
+                f"the disk is full: a checkpoint below {work} could not be written.",
+                hint="Free space and run the same command again; it carries on from the last checkpoint.",
+            ) from error
+        raise

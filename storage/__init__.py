@@ -1,0 +1,1 @@
+"""Where things live: tables and their schemas, refs and digests, vectors, dataset versions, MLflow."""

@@ -1,0 +1,20 @@
+"""A ref: what passes between tasks in place of data."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Ref(BaseModel):
+    """A file that is complete, in a place, with a digest.
+
+    Frames, tensors, models and clients never pass between tasks; a ref does. It is JSON, so Prefect can keep it, and it
+    holds no absolute path, so two homes agree on it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str = Field(description="POSIX path relative to the home folder.")
+    sha256: str = Field(description="Digest of the file's bytes.", min_length=64, max_length=64)
+    rows: int = Field(description="Rows of the table.", ge=0)
+    table: str = Field(description="Name of the table's schema (storage.schemas).")

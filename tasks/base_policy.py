@@ -1,0 +1,64 @@
+"""The base model a campaign starts from: the one that comes with policylong, a folder, or a hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.policy import policy_digest
+from storage.errors import PolicyError
+from storage.home import Home
+from storage.policies import add_policy
+
+EMBEDDED = "embedded:"
+_MODELS = Path(__file__).resolve().parent.parent / "models"
+
+
+class BasePolicyConfig(BaseModel):
+    """Where the base model comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = Field(
+        "embedded:quickstart", description="embedded:quickstart, the folder of a Hugging Face checkpoint, or a hub id."
+    )
+    revision: str | None = Field(None, description="Commit of the hub repository; the main branch's newest otherwise.")
+    remote_code: bool = Field(False, description="Run code that the checkpoint's folder brings. Off unless you trust it.")
+
+
+def base_folder(config: BasePolicyConfig) -> Path:
+    """The folder of the base model on this machine, fetched from the hub when it is a hub id.
+
+    Raises ``PolicyError`` when there is no such folder and the hub does not have it or does not answer.
+    """
+    if config.base.startswith(EMBEDDED):
+        folder = _MODELS / config.base.removeprefix(EMBEDDED)
+        if not folder.is_dir():
+            raise PolicyError(f"policylong brings no model {config.base!r}.", hint="Set policy.base to a folder or a hub id.")
+        return folder
+    folder = Path(config.base).expanduser()
+    if folder.is_dir():
+        return folder
+    if config.base.count("/") != 1 or config.base.startswith((".", "/", "~")):
+        raise PolicyError(f"the policy folder {config.base} does not exist.", hint="Set policy.base to a folder or a hub id.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"] + (["*.py"] if config.remote_code else [])
+    try:
+        return Path(snapshot_download(config.base, revision=config.revision, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise PolicyError(
+            f"the base model {config.base!r} is neither a folder here nor to be had from the hub"
+            f" ({type(error).__name__}).",
+            hint="Check policy.base and the network, or give the folder of a downloaded checkpoint.",
+        ) from error
+
+
+def take_base(home: Home, config: BasePolicyConfig) -> str:
+    """Registers the base model in the home and returns its digest."""
+    folder = base_folder(config)
+    digest = policy_digest(folder)
+    add_policy(home, folder, digest, parent=None, trained_on=None, round=0)
+    return digest

@@ -1,0 +1,80 @@
+"""The configuration of a round's data construction, as a whole and checked as a whole before any work is done."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage.errors import ConfigError
+from tasks.assembly import AssemblyConfig
+from tasks.entropy import EntropyConfig
+from tasks.negatives import NegativesConfig
+from tasks.recipes import recipe_named
+from tasks.retrieval import RetrievalConfig
+from tasks.roots import RootsConfig
+from tasks.verification import VerificationConfig
+
+
+class NumericConfig(BaseModel):
+    """How the policy's numbers are computed: part of a version's identity, since it changes the last bits of an entropy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type the policy screens in. Ours.")
+    device: str = Field("auto", description="cpu, cuda, or auto: the first GPU where there is one.")
+    threads: int = Field(2, ge=1, description="torch threads of a task (more than one changes the last bits of a sum).")
+    tokens_per_batch: int = Field(8192, ge=1, description="Tokens of a batch of contexts, padding included. Ours.")
+
+
+class BuildConfig(BaseModel):
+    """Everything that decides what a round's samples are, given corpus and policy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = Field("policylong", description="Which method (tasks.recipes).")
+    rounds: int = Field(4, ge=1, description="Rounds that share the roots. Paper: 4.")
+    roots_per_shard: int = Field(8, ge=1, description="Roots of one checkpointed task: at most some ten minutes of work. Ours.")
+    screening_tokens: int = Field(2048, ge=32, description="Context of chunk and root, the same in all rounds. Paper: about 2K.")
+    roots: RootsConfig = RootsConfig()
+    entropy: EntropyConfig = EntropyConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    verification: VerificationConfig = VerificationConfig()
+    negatives: NegativesConfig = NegativesConfig()
+    assembly: AssemblyConfig = AssemblyConfig()
+    numeric: NumericConfig = NumericConfig()
+
+    def with_recipe(self) -> BuildConfig:
+        """The configuration with the recipe's own settings put in; raises ``ConfigError`` for an unknown recipe."""
+        update = {
+            section: getattr(self, section).model_copy(update=fields)
+            for section, fields in recipe_named(self.recipe).settings.items()
+        }
+        return self.model_copy(update=update)
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Every seed of a random choice."""
+        return {"roots": self.roots.seed, "placebo": self.verification.seed, "assembly": self.assembly.seed}
+
+
+def check_sizes(config: BuildConfig, *, chunk_tokens: int, separator_tokens: int, bos_tokens: int, policy_context: int) -> None:
+    """Checks that everything fits before any work is done; raises ``ConfigError`` naming value, limit and option."""
+    together = bos_tokens + config.roots.root_tokens + separator_tokens + chunk_tokens
+    if together > config.screening_tokens:
+        raise ConfigError(
+            f"a root of {config.roots.root_tokens} tokens, a chunk of {chunk_tokens} and {separator_tokens + bos_tokens} more"
+            f" make {together}, the screening context is {config.screening_tokens}.",
+            hint="Lower build.roots.root_tokens or corpus.chunking.max_tokens, or raise build.screening_tokens.",
+        )
+    if config.screening_tokens > policy_context:
+        raise ConfigError(
+            f"the screening context is {config.screening_tokens} tokens, the policy's own context is {policy_context}.",
+            hint="Lower build.screening_tokens.",
+        )
+    smallest = bos_tokens + config.roots.root_tokens + separator_tokens + chunk_tokens
+    if config.assembly.target_tokens < smallest:
+        raise ConfigError(
+            f"a sample of {config.assembly.target_tokens} tokens does not hold one root and one chunk ({smallest}).",
+            hint="Raise build.assembly.target_tokens.",
+        )

@@ -1,0 +1,70 @@
+"""The counts of a round, from roots to samples, out of its tables: the build writes them, the audit counts again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+Frame = pl.DataFrame | pl.LazyFrame
+
+FUNNEL: dict[str, str] = {
+    "roots": "roots screened (probe roots included)",
+    "positions": "positions above their root's threshold",
+    "candidates": "retrieved pairs of position and chunk",
+    "excluded": "of these, excluded before verification",
+    "verdicts": "pairs verified by the policy",
+    "kept": "pairs whose gain passed epsilon",
+    "positives": "different pairs of root and chunk among the kept",
+    "negatives": "hard negatives that may stand in a sample",
+    "samples": "training samples",
+}
+TOKENS: dict[str, str] = {
+    "total": "tokens of all samples",
+    "root": "of these, in roots",
+    "positive": "in verified positives",
+    "negative": "in hard negatives",
+    "filler": "in other context",
+    "separator": "between spans",
+}
+
+
+def funnel_counts(tables: Mapping[str, Frame]) -> dict[str, int]:
+    """Every key of ``FUNNEL`` counted from a round's tables (name → whole table, eager or lazy).
+
+    Needs screened, positions, candidates, verdicts, negatives and samples. Lazy frames are read in a stream.
+    """
+    lazy = {name: frame.lazy() for name, frame in tables.items()}
+    kept = lazy["verdicts"].filter(pl.col("kept"))
+    queries = {
+        "roots": lazy["screened"],
+        "positions": lazy["positions"],
+        "candidates": lazy["candidates"],
+        "excluded": lazy["candidates"].filter(pl.col("excluded").is_not_null()),
+        "verdicts": lazy["verdicts"],
+        "kept": kept,
+        "positives": kept.select("root", "chunk").unique(),
+        "negatives": lazy["negatives"].filter(pl.col("kept")),
+        "samples": lazy["samples"],
+    }
+    return {name: _count(query) for name, query in queries.items()}
+
+
+def token_counts(samples: Frame) -> dict[str, int]:
+    """Every key of ``TOKENS`` counted from the samples table."""
+    lazy = samples.lazy()
+    total = int(lazy.select(pl.col("length").cast(pl.Int64).sum()).collect(engine="streaming").item() or 0)
+    spans = (
+        lazy.select(pl.col("segments").explode().struct.unnest())
+        .drop_nulls("kind")
+        .group_by("kind")
+        .agg((pl.col("end") - pl.col("start")).cast(pl.Int64).sum().alias("tokens"))
+        .collect(engine="streaming")
+    )
+    by_kind = dict(zip(spans["kind"].to_list(), spans["tokens"].to_list(), strict=True))
+    counts = {kind: int(by_kind.get(kind, 0)) for kind in ("root", "positive", "negative", "filler")}
+    return {"total": total, **counts, "separator": total - sum(int(n) for n in by_kind.values())}
+
+
+def _count(query: pl.LazyFrame) -> int:
+    return int(query.select(pl.len()).collect(engine="streaming").item())
