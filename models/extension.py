@@ -7,6 +7,7 @@ Gemma, …); a model with a table of learned positions (GPT-2) can't: the rows b
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,17 +33,17 @@ class ExtensionConfig(BaseModel):
     rope_theta: float | None = Field(
         None,
         gt=1,
-        description="RoPE base from now on. Paper: 2e8 for Llama-3-8B from 8K to 128K. Null: the present base, times the factor"
-        " of the extension to the power d/(d-2), d = rotary dimensions of a head (the NTK-aware rule, ours).",
+        description="RoPE base from now on. Paper: 2e8 for Llama-3-8B from 8K to 128K. Null: the present base, times"
+        " the extension's factor to the power d/(d-2), d = rotary dimensions of a head (the NTK-aware rule, ours).",
     )
 
 
 def extend(config: PreTrainedConfig, extension: ExtensionConfig) -> PreTrainedConfig:
     """A copy of a model's configuration that reaches ``extension.context`` tokens.
 
-    A configuration that reaches as far already keeps its base unless another one is given, so extending twice is extending
-    once. Raises ``ConfigError`` for a model without rotary positions that would have to reach further, and for rotary
-    settings that were scaled by a rule tied to the old length (yarn, longrope, dynamic).
+    A configuration that reaches as far already keeps its base unless another one is given, so extending twice is
+    extending once. Raises ``ConfigError`` for a model without rotary positions that would have to reach further, and
+    for rotary settings that were scaled by a rule tied to the old length (yarn, longrope, dynamic).
     """
     extended = copy.deepcopy(config)
     text = extended.get_text_config()
@@ -61,7 +62,8 @@ def extend(config: PreTrainedConfig, extension: ExtensionConfig) -> PreTrainedCo
         kind = str(rope.get("rope_type", "default"))
         if kind not in _EXTENDABLE:
             raise ConfigError(
-                f"the context of this {text.model_type} model was extended by {kind!r} scaling already; its base can't be moved.",
+                f"the context of this {text.model_type} model was extended by {kind!r} scaling already;"
+                " its base can't be moved.",
                 hint="Start from the checkpoint before that extension.",
             )
         rope["rope_theta"] = extension.rope_theta or _ntk_base(rope, text, factor)
@@ -73,7 +75,7 @@ def extend(config: PreTrainedConfig, extension: ExtensionConfig) -> PreTrainedCo
 
 
 def _rope_settings(text: Any) -> Iterator[dict[str, Any]]:
-    """The rotary settings that matter for far tokens: the only ones, or those of each kind of layer without a window."""
+    """The rotary settings that matter for far tokens: the only ones, or those of the layers without a window."""
     parameters = getattr(text, "rope_parameters", None)
     if not isinstance(parameters, dict) or not parameters:
         return
@@ -90,4 +92,4 @@ def _ntk_base(rope: dict[str, Any], text: Any, factor: float) -> float:
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     rotary = int(head * (rope.get("partial_rotary_factor") or getattr(text, "partial_rotary_factor", None) or 1.0))
     theta = float(rope.get("rope_theta", 10_000.0))
-    return theta * float(factor) ** (rotary / (rotary - 2))
+    return theta * math.pow(factor, rotary / (rotary - 2))

@@ -161,6 +161,17 @@ def load_policy(
     return Policy(folder, found, model, tokenizer, native_context(model.config), target, DTYPES[dtype])
 
 
+def stored_dtype(config: PreTrainedConfig) -> DTypeName:
+    """The type a checkpoint's weights are stored in, by its configuration; float32 where that names none of ours."""
+    stored = getattr(config, "dtype", None)
+    names: dict[torch.dtype, DTypeName] = {
+        torch.float32: "float32",
+        torch.bfloat16: "bfloat16",
+        torch.float16: "float16",
+    }
+    return names.get(stored, "float32") if isinstance(stored, torch.dtype) else "float32"
+
+
 def pick_device(device: str) -> torch.device:
     """The torch device of a name; "auto" is the GPU when there is one. Raises ``PolicyError`` for one not there."""
     if device == "auto":

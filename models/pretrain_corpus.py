@@ -7,11 +7,13 @@ of a text are made from it.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,7 @@ class PretrainCorpus:
     ``ids``: uint16 [tokens]. ``starts``: int64 [documents + 1], where each document begins. ``places``: int64 [n], token
     positions at which a rare name begins, grouped by name; ``name_starts``: int64 [names + 1], the groups' borders. A
     name belongs to one distribution and stands in 2 to 8 of its documents. ``digest``: over sources and texts.
+    ``refused``: how many documents were left out, by reason.
     """
 
     ids: npt.NDArray[np.uint16]
@@ -40,6 +43,7 @@ class PretrainCorpus:
     name_starts: npt.NDArray[np.int64]
     characters: int
     digest: str
+    refused: dict[str, int]
 
     def document_of(self, position: int) -> int:
         """The number of the document in which a token stands."""
@@ -82,7 +86,11 @@ class DuplicateFilter:
 
 
 def encode_corpus(
-    documents: Sequence[PretrainText], tokenizer: PreTrainedTokenizerFast, rarest: int = 2, commonest: int = 8
+    documents: Sequence[PretrainText],
+    tokenizer: PreTrainedTokenizerFast,
+    refused: Mapping[str, int],
+    rarest: int = 2,
+    commonest: int = 8,
 ) -> PretrainCorpus:
     """Tokenize the documents and index the names that stand in ``rarest`` to ``commonest`` documents of their group."""
     if not documents:
@@ -113,7 +121,26 @@ def encode_corpus(
         name_starts=name_starts.astype(np.int64),
         characters=sum(len(document.text) for document in documents),
         digest=digest.hexdigest(),
+        refused=dict(refused),
     )
+
+
+def save_corpus(corpus: PretrainCorpus, folder: Path) -> None:
+    """Write ``corpus.npz`` and then ``corpus.json``; without the latter the former does not count."""
+    arrays = {"ids": corpus.ids, "starts": corpus.starts, "places": corpus.places, "name_starts": corpus.name_starts}
+    with (folder / "corpus.npz").open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    facts = {"characters": corpus.characters, "digest": corpus.digest, "refused": corpus.refused}
+    (folder / "corpus.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def load_corpus(folder: Path) -> PretrainCorpus | None:
+    """The corpus saved in ``folder``, if there is one."""
+    if not (folder / "corpus.json").is_file():
+        return None
+    facts = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+    with np.load(folder / "corpus.npz", allow_pickle=False) as arrays:
+        return PretrainCorpus(**{name: arrays[name] for name in arrays.files}, **facts)
 
 
 def _rare_names(documents: Iterable[PretrainText], rarest: int, commonest: int) -> dict[tuple[str, str], int]:

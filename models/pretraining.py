@@ -2,8 +2,8 @@
 
     record = pretrain(PretrainConfig(), documents, Path("base"), work=Path("base-work"))
 
-``work`` takes the tokenizer and a checkpoint every ``save_tokens`` tokens; called again with the same documents it
-carries on from the last one. The policy folder is written at the end, with ``pretraining.json`` beside the weights.
+``work`` takes the tokenizer, the tokenized corpus and a checkpoint every ``save_tokens`` tokens; called again with the
+same ``work`` it carries on from the last one and reads no document. The policy folder is written at the end, with ``pretraining.json`` beside the weights.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from models.mixture import MixtureRows
 from models.muon import build_optimizer
 from models.pretrain_config import PretrainConfig, PretrainText
-from models.pretrain_corpus import DuplicateFilter, PretrainCorpus, encode_corpus
+from models.pretrain_corpus import DuplicateFilter, PretrainCorpus, encode_corpus, load_corpus, save_corpus
 from models.tokenizer_training import SEPARATOR, save_tokenizer, train_tokenizer
-from storage.errors import IntegrityError
 
 RECORD = "pretraining.json"
 
@@ -67,23 +66,21 @@ def pretrain(
     ``reserved`` are the texts that must stay unseen: a document with a good part of its long lines among them is left
     out. ``packages`` (name → version) goes into the record. ``work`` is the folder for checkpoints.
 
-    Raises InputError when nothing is left to train on and IntegrityError when ``work`` belongs to another corpus.
+    Raises InputError when nothing is left to train on. For another corpus choose another ``work``.
     """
     torch.set_num_threads(config.threads)
-    chosen, refused = _without_duplicates(documents, reserved)
-    tokenizer = _tokenizer(config, chosen, work)
-    corpus = encode_corpus(chosen, tokenizer)
-    _claim(work, corpus)
+    work.mkdir(parents=True, exist_ok=True)
+    corpus, tokenizer = prepare_corpus(config, documents, reserved, work)
     model = new_model(config, tokenizer)
     started = time.monotonic()
     curve, seconds_before = _train(config, corpus, tokenizer, model, work)
     record = PretrainRecord(
         config=config.model_dump(),
         corpus_digest=corpus.digest,
-        documents=len(chosen),
+        documents=len(corpus.starts) - 1,
         characters=corpus.characters,
         corpus_tokens=len(corpus.ids),
-        refused=refused,
+        refused=corpus.refused,
         packages=dict(packages or {}),
         libraries=_libraries(),
         parameters=model.num_parameters(),
@@ -192,35 +189,31 @@ def _train(
     return curve, 0.0
 
 
-def _without_duplicates(
-    documents: Iterable[PretrainText], reserved: Iterable[str]
-) -> tuple[list[PretrainText], dict[str, int]]:
+def prepare_corpus(
+    config: PretrainConfig, documents: Iterable[PretrainText], reserved: Iterable[str], work: Path
+) -> tuple[PretrainCorpus, PreTrainedTokenizerFast]:
+    """The deduplicated, tokenized corpus and its tokenizer: those in ``work``, or new ones that are saved there."""
+    folder = work / "tokenizer"
+    corpus = load_corpus(work)
+    if corpus is not None:
+        return corpus, _load_tokenizer(folder)
     duplicates = DuplicateFilter()
     for text in reserved:
         duplicates.reserve(text)
     chosen = [document for document in documents if duplicates.accept(document.text)]
-    return chosen, dict(duplicates.refused)
+    # Every n-th document, so that a longer corpus does not take longer.
+    stride = max(1, -(-sum(len(document.text) for document in chosen) // config.tokenizer_characters))
+    texts = (document.text for document in chosen[::stride])
+    save_tokenizer(train_tokenizer(texts, config.vocabulary, config.context), folder)
+    tokenizer = _load_tokenizer(folder)
+    corpus = encode_corpus(chosen, tokenizer, duplicates.refused)
+    save_corpus(corpus, work)
+    return corpus, tokenizer
 
 
-def _tokenizer(config: PretrainConfig, documents: list[PretrainText], work: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in ``work``, or a new one trained on every n-th document."""
-    folder = work / "tokenizer"
-    if not (folder / "tokenizer.json").is_file():
-        stride = max(1, -(-sum(len(d.text) for d in documents) // config.tokenizer_characters))
-        texts = (document.text for document in documents[::stride])
-        save_tokenizer(train_tokenizer(texts, config.vocabulary, config.context), folder)
-    return PreTrainedTokenizerFast.from_pretrained(folder)
-
-
-def _claim(work: Path, corpus: PretrainCorpus) -> None:
-    """Write the corpus' digest into ``work``; refuse to carry on with another corpus."""
-    mark = work / "corpus.sha256"
-    if mark.is_file() and mark.read_text(encoding="utf-8") != corpus.digest:
-        raise IntegrityError(
-            f"{work} holds checkpoints of another corpus ({mark.read_text(encoding='utf-8')[:12]}, not {corpus.digest[:12]})",
-            hint="Choose an empty work folder.",
-        )
-    mark.write_text(corpus.digest, encoding="utf-8")
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
 
 
 def _libraries() -> dict[str, str]:

@@ -9,19 +9,16 @@ killed in between: it goes on from its last sound checkpoint.
 
 from __future__ import annotations
 
-import errno
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -34,15 +31,17 @@ from models.policy import (
     native_context,
     pick_device,
     quiet_transformers,
+    stored_dtype,
     vocabulary_rows,
 )
 from models.policy_files import extra_files, policy_listing
 from models.scoring import split_model
 from models.training_data import Samples, check_lengths, collate, load_samples
+from models.training_limits import resource_errors, torch_threads
 from models.training_loss import next_token_loss
-from models.training_state import SealCheckpoints, last_sound_checkpoint, steps_of
+from models.training_state import SealCheckpoints, elapsed_of, last_sound_checkpoint, steps_of
 from storage.digests import digest_listing
-from storage.errors import ConfigError, PolicyError, ResourceError
+from storage.errors import ConfigError, PolicyError
 
 CODE_VERSION = 1
 
@@ -105,7 +104,7 @@ class Trained:
     tokens: int
     """Tokens trained on, repeats counted."""
     seconds: float
-    """Of this process; a resumed run counts from the checkpoint on."""
+    """Wall-clock time, that before the checkpoint it went on from included."""
     resumed_from: int
     """Step of the checkpoint it went on from; 0 for a run from the start."""
 
@@ -120,19 +119,21 @@ def train(
 ) -> Trained:
     """Trains the policy in ``parent`` on Parquet files of samples and saves the next one under ``work``/policy.
 
-    ``work`` belongs to this run alone: it holds the checkpoints a killed run resumes from. ``on_step`` is told the step, the
-    number of steps and the loss. Raises ``PolicyError`` when the loss or a weight becomes NaN, ``ConfigError`` for samples
-    that do not fit the model, ``ResourceError`` when memory or disk ran out (the same call carries on).
+    ``work`` belongs to this run alone: it holds the checkpoints a killed run resumes from. ``on_step`` is told step,
+    number of steps and loss. Raises ``PolicyError`` when the loss or a weight becomes NaN, ``ConfigError`` for
+    samples that do not fit the model, ``ResourceError`` when memory or disk ran out (the same call carries on).
     """
     start = time.monotonic()
-    with _threads(config.threads), _resources(work), quiet_transformers():
+    with torch_threads(config.threads), resource_errors(work), quiet_transformers():
         extended = extend(load_config(parent, remote_code=config.remote_code), config.extension)
         model = load_model(parent, extended, torch.float32, config.remote_code)
         samples = load_samples(files, work / "cache", vocabulary=vocabulary_rows(model))
         check_lengths(samples, context=native_context(extended), batch=config.batch)
         run = work / "checkpoints"
         resume = last_sound_checkpoint(run)
-        trainer = _Trainer(model, samples, _arguments(run, config), config, on_step)
+        start -= elapsed_of(resume) if resume else 0.0
+        callbacks = [SealCheckpoints(start), _Report(on_step)]
+        trainer = _Trainer(model, samples, _arguments(run, config), config, callbacks)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         history = tuple(_history(trainer.state.log_history))
         steps = trainer.state.global_step
@@ -150,11 +151,16 @@ def train(
     )
 
 
-def rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Learning rate of an optimizer step (from 0) over its peak: linear up over ``warmup`` of the steps, then cosine to 0.
+def planned_steps(samples: int, config: TrainingConfig) -> int:
+    """Optimizer steps that a training on so many samples takes."""
+    return config.max_steps or math.ceil(config.epochs * _steps_per_epoch(samples, config))
 
-    The schedule of the paper, shifted by one step so that neither the first nor the last step has rate 0 (ours: a round of
-    a few steps would waste them).
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Learning rate of an optimizer step (from 0) over its peak: linear over ``warmup`` of the steps, then cosine to 0.
+
+    The schedule of the paper, shifted by one step so that neither the first nor the last step has rate 0 (ours: a round
+    of a few steps would waste them).
     """
     rising = math.ceil(steps * warmup)
     if step < rising:
@@ -162,7 +168,7 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-class _Trainer(Trainer):  # type: ignore[misc]
+class _Trainer(Trainer):
     """The Trainer with the loss in blocks, the schedule above, and an end to a run whose loss is NaN."""
 
     def __init__(
@@ -171,19 +177,23 @@ class _Trainer(Trainer):  # type: ignore[misc]
         samples: Samples,
         arguments: TrainingArguments,
         config: TrainingConfig,
-        on_step: Callable[[int, int, float], None] | None,
+        callbacks: list[TrainerCallback],
     ) -> None:
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=samples.rows,
             data_collator=collate,
-            callbacks=[SealCheckpoints(), _Report(on_step)],
+            callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = False
         self._config = config
-        model.eval()
+        model.train(False)
+        if config.gradient_checkpointing:
+            # transformers renamed it within its version 5.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         self._trunk, self._head = split_model(model, arguments.device)
 
     def compute_loss(
@@ -196,18 +206,16 @@ class _Trainer(Trainer):  # type: ignore[misc]
             step = self.state.global_step + 1
             raise PolicyError(
                 f"the training loss is {loss.item()} at step {step} of {self.state.max_steps}.",
-                hint="Lower train.learning_rate, or check the parent with policylong doctor.",
+                hint="Lower training.learning_rate, or check the parent with policylong doctor.",
             )
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """The schedule of ``rate_factor``."""
-        if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(
-                self.optimizer if optimizer is None else optimizer,
-                lambda step: rate_factor(step, num_training_steps, self._config.warmup),
-            )
-        return self.lr_scheduler
+        chosen: Any = self.optimizer if optimizer is None else optimizer
+        schedule = LambdaLR(chosen, lambda step: rate_factor(step, num_training_steps, self._config.warmup))
+        self.lr_scheduler = schedule
+        return schedule
 
 
 class _Report(TrainerCallback):
@@ -237,8 +245,6 @@ def _arguments(run: Path, config: TrainingConfig) -> TrainingArguments:
         weight_decay=config.weight_decay,
         max_grad_norm=config.clip,
         bf16=config.bf16,
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         seed=config.seed,
         data_seed=config.data_seed,
         save_strategy="steps",
@@ -256,7 +262,7 @@ def _arguments(run: Path, config: TrainingConfig) -> TrainingArguments:
     if arguments.world_size > 1:
         raise ConfigError(
             f"this training runs in one process, it was started in {arguments.world_size}.",
-            hint="Train in your own stack and bring the checkpoint back: policylong policy add PATH --trained-on VERSION.",
+            hint="Train in your own stack, then: policylong policy add PATH --trained-on VERSION.",
         )
     if arguments.n_gpu > 1:
         # More GPUs without a launcher would mean nn.DataParallel, which goes around the loss in blocks.
@@ -278,48 +284,15 @@ def _steps_per_epoch(samples: int, config: TrainingConfig) -> int:
 
 def _save(model: PreTrainedModel, parent: Path, folder: Path, config: TrainingConfig) -> Path:
     """The policy's folder: weights and config anew, tokenizer and code of the parent as they are."""
-    stored = getattr(load_config(parent, remote_code=config.remote_code), "dtype", None) or torch.float32
-    dtype = stored if config.save_dtype == "parent" else DTYPES[config.save_dtype]
+    before = load_config(parent, remote_code=config.remote_code)
+    dtype = DTYPES[stored_dtype(before) if config.save_dtype == "parent" else config.save_dtype]
     if folder.exists():
         shutil.rmtree(folder)
-    model.eval().to("cpu", dtype)  # type: ignore[arg-type]
-    check_finite(folder, model)
+    plain: Any = model.train(False)
+    if hasattr(before, "use_cache"):
+        plain.config.use_cache = before.use_cache  # the Trainer switches it off for itself
+    check_finite(folder, plain.to("cpu", dtype))
     model.save_pretrained(folder, max_shard_size="5GB")
     for name in extra_files(parent):
         shutil.copyfile(parent / name, folder / name)
     return folder
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _resources(work: Path) -> Iterator[None]:
-    """Turns what torch, safetensors and the system raise for a full memory or disk into one clear error."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            "the memory of the GPU does not suffice for this training.",
-            hint="Set train.gradient_checkpointing: true, train.batch: 1 or a smaller train.head_block.",
-        ) from error
-    except (OSError, RuntimeError, SafetensorError) as error:
-        text = str(error)
-        if "can't allocate memory" in text:
-            raise ResourceError("the memory does not suffice for this training.", hint="Set train.batch: 1.") from error
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if full or any(
-            sign in text for sign in ("No space left", "File too large", "PytorchStreamWriter", "unexpected pos")
-        ):
-            raise ResourceError(
-                f"the disk is full: a checkpoint below {work} could not be written.",
-                hint="Free space and run the same command again; it carries on from the last checkpoint.",
-            ) from error
-        raise

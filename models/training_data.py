@@ -71,18 +71,18 @@ def load_samples(files: Sequence[Path], cache: Path, *, vocabulary: int) -> Samp
 
 
 def check_lengths(samples: Samples, *, context: int, batch: int) -> None:
-    """Raises ``ConfigError`` for samples longer than the context, too short to predict anything, or of unequal length."""
+    """Raises ``ConfigError`` for samples longer than the context, of one token, or of unequal length in a batch."""
     if samples.longest > context:
         raise ConfigError(
             f"the samples have up to {samples.longest} tokens, the policy will reach {context}.",
-            hint=f"Set train.extension.context to at least {samples.longest}.",
+            hint=f"Set training.extension.context to at least {samples.longest}.",
         )
     if samples.shortest < 2:
         raise ConfigError("a sample of fewer than 2 tokens can't be trained on.")
     if batch > 1 and samples.shortest != samples.longest:
         raise ConfigError(
             f"samples of {samples.shortest} to {samples.longest} tokens can't share a batch of {batch}.",
-            hint="Set train.batch to 1 and use train.accumulation.",
+            hint="Set training.batch to 1 and use training.accumulation.",
         )
 
 

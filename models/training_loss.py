@@ -16,8 +16,8 @@ def next_token_loss(trunk: Part, head: Part, ids: Tensor, *, block: int) -> Tens
     """Mean cross-entropy (nats a token, float32 scalar) of every token given all tokens before it in its row.
 
     ``ids`` is int64 [rows, length]; ``trunk`` gives hidden states [rows, length, h], ``head`` logits [n, vocabulary] of
-    [n, h]. Where there are more than ``block`` predictions the head's logits are computed ``block`` at a time and again in
-    the backward pass, so memory holds 8 x vocabulary x block bytes of them and not of the whole sample.
+    [n, h]. Where there are more than ``block`` predictions the head's logits are computed ``block`` at a time and again
+    in the backward pass, so memory holds 8 x vocabulary x block bytes of them and not of the whole sample.
     """
     hidden = trunk(ids)[:, :-1].flatten(0, 1)
     targets = ids[:, 1:].flatten()

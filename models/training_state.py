@@ -1,14 +1,15 @@
 """Checkpoints of a training run that are believed only when every file is what its listing says.
 
-The Trainer writes weights as safetensors and loads optimizer, schedule and random state with ``weights_only=True``. A listing
-of digests is written beside them when a checkpoint is complete; one without it (the run was killed while writing) or with
-a file that differs is removed, and the run goes on from the one before.
+The Trainer writes weights as safetensors and loads optimizer, schedule and random state with ``weights_only=True``.
+A listing of digests is written beside them when a checkpoint is complete; one without it (the run was killed while
+writing) or with a file that differs is removed, and the run goes on from the one before.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from storage.digests import canonical_json, digest_files
 from storage.errors import IntegrityError
 
 LISTING = "listing.json"
+ELAPSED = "elapsed_seconds"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -57,12 +59,22 @@ def steps_of(folder: Path) -> int:
     return int(match[1])
 
 
+def elapsed_of(folder: Path) -> float:
+    """Seconds of training behind a sound checkpoint."""
+    return float((folder / ELAPSED).read_text())
+
+
 class SealCheckpoints(TrainerCallback):
-    """Seals each checkpoint as soon as the Trainer has written it."""
+    """Seals each checkpoint as soon as the Trainer has written it, with the seconds since ``start`` (monotonic clock)."""
+
+    def __init__(self, start: float) -> None:
+        self._start = start
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by the Trainer after a checkpoint was written."""
-        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (folder / ELAPSED).write_text(f"{time.monotonic() - self._start:.3f}\n")
+        seal(folder)
 
 
 def _names(folder: Path) -> list[str]:

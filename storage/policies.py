@@ -51,7 +51,7 @@ def add_policy(
     files: Mapping[str, str] | None = None,
     link: bool = False,
 ) -> PolicyRecord:
-    """Registers a policy; a second time changes nothing.
+    """Registers a policy; a second time changes nothing, unless its files were damaged: then they are brought anew.
 
     ``files`` is its listing {name: sha256} (``models.policy_files.policy_listing``), whose digest must be ``digest``;
     without it every file of the folder but other formats' weights belongs to it. ``link`` allows hard links to files
@@ -65,18 +65,21 @@ def add_policy(
     listing = dict(files) if files is not None else digest_files(folder, _names(folder))
     with home.lock(f"policy-{digest[:16]}", wait_seconds=600):
         known = _record_at(home, digest)
-        if known is not None and (parent, trained_on) in ((None, None), (known.parent, known.trained_on)):
+        same = known is not None and (parent, trained_on) in ((None, None), (known.parent, known.trained_on))
+        if known is not None and same and not damaged_policy_files(home, known):
             return known
-        if known is not None and (known.parent, known.trained_on) != (None, None):
+        if known is not None and not same and (known.parent, known.trained_on) != (None, None):
             raise PolicyError(
                 f"policy {short(digest)} is known as trained from {_name(known.parent)} on {_name(known.trained_on)},"
                 f" not from {_name(parent)} on {_name(trained_on)}.",
                 hint="policylong policy list shows what is registered.",
             )
-        where = known.folder if known is not None else _bring(home, folder, digest, listing, link)
+        where = _bring(home, folder, digest, listing, link)
         record = PolicyRecord(
             digest=digest, parent=parent, trained_on=trained_on, round=round, folder=where, files=listing
         )
+        if known is not None and same:
+            record = known.model_copy(update={"folder": where, "files": listing})
         write_json(home / _uri(digest) / RECORD, record.model_dump(mode="json"))
         return record
 

@@ -39,6 +39,11 @@ class Subject:
         """The version's folder."""
         return self.home / version_uri(self.version)
 
+    def setting(self, section: str, key: str) -> Any:
+        """A value of the round's configuration, or ``None`` when it has no such key."""
+        config = self.manifest.config.get("build", self.manifest.config)
+        return config.get(section, {}).get(key)
+
     def shards(self, table: str) -> list[Path]:
         """Files of a table, in order."""
         return [self.folder / name for name in self.manifest.names(table)]
@@ -77,7 +82,7 @@ class Subject:
 
 
 def judge(check: str, offending: pl.LazyFrame, show: Sequence[str], holds: str = "") -> Finding:
-    """Passed when ``offending`` is empty; else failed with the number of rows, ``show`` of the first one, and its file."""
+    """Passed when ``offending`` is empty; else failed with the number of rows, ``show`` of the first, and its file."""
     count = int(offending.select(pl.len()).collect(engine="streaming").item())
     if not count:
         return passed(check, holds)

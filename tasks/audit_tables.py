@@ -109,7 +109,7 @@ def _verdicts(subject: Subject) -> Iterator[Finding]:
     yield judge("every gain follows from its entropies", off, (*PAIR, "gain"))
     inconsistent = verdicts.filter(pl.col("kept") != pl.col("reason").is_null())
     yield judge("every verdict that was not kept has a reason", inconsistent, PAIR)
-    epsilon = subject.manifest.config.get("verification", {}).get("epsilon")
+    epsilon = subject.setting("verification", "epsilon")
     if isinstance(epsilon, int | float):
         wrong = verdicts.filter(pl.col("kept") & (gain <= epsilon))
         yield judge(f"every kept gain is above epsilon = {epsilon}", wrong, (*PAIR, "gain"))

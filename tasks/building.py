@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.policy import load_config, load_tokenizer, native_context, pick_device
+from models.policy_files import tokenizer_files
+from storage.corpora import Corpus
+from storage.digests import digest_files, digest_listing
 from storage.errors import ConfigError
 from tasks.assembly import AssemblyConfig
 from tasks.entropy import EntropyConfig
 from tasks.negatives import NegativesConfig
 from tasks.recipes import recipe_named
+from tasks.resources import PolicyInputs, bos_ids
 from tasks.retrieval import RetrievalConfig
 from tasks.roots import RootsConfig
-from tasks.verification import VerificationConfig
+from tasks.verification import VerificationConfig, separator_ids
 
 
 class NumericConfig(BaseModel):
@@ -78,3 +84,33 @@ def check_sizes(config: BuildConfig, *, chunk_tokens: int, separator_tokens: int
             f"a sample of {config.assembly.target_tokens} tokens does not hold one root and one chunk ({smallest}).",
             hint="Raise build.assembly.target_tokens.",
         )
+
+
+def check_policy(folder: Path, corpus: Corpus, config: BuildConfig) -> None:
+    """``check_sizes`` for a policy's folder and a corpus, without loading weights."""
+    tokenizer = load_tokenizer(folder)
+    check_sizes(
+        config,
+        chunk_tokens=int(corpus.manifest["chunking"]["max_tokens"]),
+        separator_tokens=len(separator_ids(tokenizer, config.verification.separator)),
+        bos_tokens=len(bos_ids(tokenizer)),
+        policy_context=native_context(load_config(folder)),
+    )
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Digest of a policy folder's tokenizer files: the same for all rounds of a campaign."""
+    return digest_listing(digest_files(folder, tokenizer_files(folder)))
+
+
+def policy_inputs(digest: str, folder: Path, numeric: NumericConfig, *, remote_code: bool = False) -> PolicyInputs:
+    """A policy as a step's input under a numeric configuration."""
+    return PolicyInputs(
+        digest=digest,
+        dtype=numeric.dtype,
+        device=pick_device(numeric.device).type,
+        threads=numeric.threads,
+        tokens_per_batch=numeric.tokens_per_batch,
+        folder=str(folder),
+        remote_code=remote_code,
+    )

@@ -83,9 +83,7 @@ def screen_entropy(home: Home, inputs: EntropyInputs, config: EntropyConfig) -> 
     roots = [reader[row]["input_ids"] for row in rows]
     reader.close()
     first = 0 if bos else 1
-    contexts = [
-        Context((*bos, *ids), [len(bos) + t for t in range(first, len(ids))]) for ids in roots
-    ]
+    contexts = [Context((*bos, *ids), [len(bos) + t for t in range(first, len(ids))]) for ids in roots]
     with progress("entropy of roots", total=sum(c.needed for c in contexts), unit="tokens") as advance:
         scores = scorer_for(inputs.policy).score(contexts, progress=advance)
 
@@ -99,10 +97,7 @@ def screen_entropy(home: Home, inputs: EntropyInputs, config: EntropyConfig) -> 
         screened.append(
             {"root": row, "tokens": len(ids), "scored": chosen.scored, "selected": len(chosen.positions), **statistics}
         )
-        queries = policy.tokenizer.batch_decode(
-            [list(query_window(ids, t, config.query_radius)) for t in chosen.positions]
-        )
-        for t, query in zip(chosen.positions, queries, strict=True):
+        for t in chosen.positions:
             positions.append(
                 {
                     "root": row,
@@ -110,7 +105,7 @@ def screen_entropy(home: Home, inputs: EntropyInputs, config: EntropyConfig) -> 
                     "token_id": ids[t],
                     "entropy": float(entropies[t]),
                     "nll": float(losses[t]),
-                    "query": query,
+                    "query": policy.tokenizer.decode(list(query_window(ids, t, config.query_radius))),
                     **statistics,
                 }
             )

@@ -25,7 +25,7 @@ TOKENS: dict[str, str] = {
     "positive": "in verified positives",
     "negative": "in hard negatives",
     "filler": "in other context",
-    "separator": "between spans",
+    "separator": "between spans, and a BOS where there is one",
 }
 
 

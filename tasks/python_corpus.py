@@ -17,6 +17,7 @@ import importlib.metadata
 import platform
 import re
 import sysconfig
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -42,6 +43,7 @@ SKIPPED_FOLDERS = frozenset(
 )
 SKIPPED_STEMS = re.compile(r"(licen[sc]e|copying|notice|authors|contributors|changelog|changes|history|news|top_level)", re.I)
 SKIPPED_FILES = re.compile(r"(_pb2(_grpc)?\.py|_sysconfigdata.*\.py|(^|/)test_[^/]*\.py|_test\.py|conftest\.py)$")
+DESCRIPTION = "METADATA"
 DOC_SUFFIXES = frozenset({".rst", ".md", ".txt"})
 
 
@@ -62,10 +64,13 @@ class PythonCorpusConfig(BaseModel):
     max_characters_per_group: int = Field(
         4_000_000, ge=1_000, description="No distribution gives more than this. Characters. Ours."
     )
-    keep_share: float = Field(
-        1.0, gt=0, le=1, description="Share of the documents kept, chosen by a hash of the source. Ours."
+    budget_characters: int | None = Field(
+        None, ge=10_000, description="About how much text in all; whole folders are chosen by hash. None: everything. Ours."
     )
-    seed: int = Field(0, description="Salt of the hash behind keep_share.")
+    folders: int = Field(
+        24, ge=1, description="With a budget: a folder gives at most this part of it, so at least so many are there. Ours."
+    )
+    seed: int = Field(0, description="Salt of the hash that chooses folders and, in a folder over its limit, files.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +82,25 @@ class _Origin:
     group: str
 
 
+_Package = tuple[_Origin, Path, list[tuple[str, int]]]
+"""An origin, the folder its files lie in, and (path inside the folder, bytes) of each."""
+
+
 def iterate_python_documents(config: PythonCorpusConfig) -> Iterator[RawDocument]:
     """Documents of the standard library, then of every installed distribution in order of its normalised name.
 
     The order inside a distribution is that of the paths. One file is in memory at a time. A limit per group is
     reached by leaving out files by hash, not by stopping at the letter M.
     """
-    for origin, root, files in _packages():
-        if not _wanted(origin.group, config):
-            continue
+    packages: Iterator[_Package] = (package for package in _packages() if _wanted(package[0].group, config))
+    if config.budget_characters is not None:
+        packages = _within_budget(list(packages), config, config.budget_characters)
+    for origin, root, files in packages:
         share = min(1.0, config.max_characters_per_group / max(1, sum(size for _, size in files)))
-        yield from _description(origin, config)
         for relative, _ in files:
-            if unit_hash("file", relative) < share:
+            if relative == DESCRIPTION:
+                yield from _description(origin, config)
+            elif unit_hash("file", relative) < share:
                 yield from _documents_of_file(origin, root / relative, relative, config)
 
 
@@ -112,7 +123,38 @@ def normalise_text(raw: bytes) -> str | None:
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).strip("\n")
 
 
-def _packages() -> Iterator[tuple[_Origin, Path, list[tuple[str, int]]]]:
+def _within_budget(packages: list[_Package], config: PythonCorpusConfig, budget: int) -> Iterator[_Package]:
+    """The packages with the files of folders drawn by hash until the budget is used up.
+
+    Folders, not files: a chunk can help a root only if what belongs together is there together. Every group gives a
+    folder before any gives its second, or the largest packages would be all there is.
+    """
+    folders: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for origin, _, files in packages:
+        for relative, size in files:
+            folders.setdefault((origin.group, str(PurePosixPath(relative).parent)), []).append((relative, size))
+    turns: Counter[str] = Counter()
+    order: list[tuple[int, float, str, str]] = []
+    for hashed, group, folder in sorted((unit_hash("folder", config.seed, *key), *key) for key in folders):
+        order.append((turns[group], hashed, group, folder))
+        turns[group] += 1
+    most = budget // config.folders
+    chosen: set[tuple[str, str]] = set()
+    left = budget
+    for _, _, group, folder in sorted(order):
+        room = most
+        for relative, size in sorted(folders[group, folder], key=lambda file: unit_hash("file", config.seed, file[0])):
+            if size <= min(room, left):
+                chosen.add((group, relative))
+                room -= size
+                left -= size
+    for origin, root, files in packages:
+        kept = [(relative, size) for relative, size in files if (origin.group, relative) in chosen]
+        if kept:
+            yield origin, root, kept
+
+
+def _packages() -> Iterator[_Package]:
     """(origin, folder, [(path inside the folder, bytes)]) of each stdlib module and each distribution."""
     stdlib = Path(sysconfig.get_path("stdlib"))
     version = platform.python_version()
@@ -131,7 +173,8 @@ def _packages() -> Iterator[tuple[_Origin, Path, list[tuple[str, int]]]]:
         paths = sorted(set(paths) - claimed)
         claimed.update(paths)
         root = Path(str(dist.locate_file("")))
-        yield _Origin(name, dist.version, f"pypi:{_owner(name, dist, owners)}"), root, _with_sizes(root, paths)
+        files = [(DESCRIPTION, len(_long_description(name))), *_with_sizes(root, paths)]
+        yield _Origin(name, dist.version, f"pypi:{_owner(name, dist, owners)}"), root, files
 
 
 def _owner(name: str, dist: importlib.metadata.Distribution, owners: dict[str, str]) -> str:
@@ -178,12 +221,14 @@ def _wanted(group: str, config: PythonCorpusConfig) -> bool:
 
 def _description(origin: _Origin, config: PythonCorpusConfig) -> Iterator[RawDocument]:
     """The long description (usually the README) in a distribution's metadata."""
-    if origin.distribution == "python" or "docs" not in config.kinds:
-        return
-    metadata = importlib.metadata.metadata(origin.distribution)
-    payload = metadata.get_payload() or metadata["Description"] or ""  # type: ignore[attr-defined]
-    text = normalise_text(str(payload).encode("utf-8", "replace"))
-    yield from _split(text or "", "docs", "METADATA", origin, config)
+    if "docs" in config.kinds:
+        text = normalise_text(_long_description(origin.distribution).encode("utf-8", "replace"))
+        yield from _split(text or "", "docs", DESCRIPTION, origin, config)
+
+
+def _long_description(distribution: str) -> str:
+    metadata = importlib.metadata.metadata(distribution)
+    return str(metadata.get_payload() or metadata["Description"] or "")  # type: ignore[attr-defined]
 
 
 def _documents_of_file(origin: _Origin, path: Path, relative: str, config: PythonCorpusConfig) -> Iterator[RawDocument]:
@@ -204,7 +249,7 @@ def _split(text: str, kind: Kind, path: str, origin: _Origin, config: PythonCorp
     """The text as one document, or as several numbered ones when it is longer than the limit."""
     for number, piece in enumerate(_pieces(text, config.max_characters)):
         source = f"{origin.distribution}=={origin.version}:{path}#{kind}" + (f".{number}" if number else "")
-        if len(piece) < config.min_characters or unit_hash("keep", config.seed, source) >= config.keep_share:
+        if len(piece) < config.min_characters:
             continue
         metadata = {"kind": kind, "distribution": origin.distribution, "version": origin.version, "path": path}
         yield RawDocument(text=piece, source=source, title=f"{path} ({kind})", group=origin.group, metadata=metadata)

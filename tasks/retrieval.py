@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.embedders import EmbedderConfig
 from storage.checkpoints import work_uri
 from storage.corpora import open_corpus
+from storage.errors import ConfigError
 from storage.home import Home
 from storage.refs import Ref
 from storage.schemas import CANDIDATES
@@ -71,8 +72,8 @@ class RetrievalInputs(BaseModel):
 
     positions: Ref
     roots: Ref
-    corpus: str
-    embedder: EmbedderConfig
+    corpus: str = Field(description="Digest of the corpus; it includes the embedder's.")
+    embedder: EmbedderConfig = Field(exclude=True)
     index: IndexConfig = Field(exclude=True)
     exact: bool = True
 
@@ -87,7 +88,14 @@ def retrieve(home: Home, inputs: RetrievalInputs, config: RetrievalConfig) -> di
     if len(frame):
         passages = Passages(home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents)
         index = index_for(home, corpus, inputs.index)
-        queries = embedder_for(inputs.embedder).encode(frame["query"].to_list(), "query")
+        embedder = embedder_for(inputs.embedder)
+        if embedder.digest != corpus.embedder_digest:
+            raise ConfigError(
+                f"embedder {inputs.embedder.model} has digest {embedder.digest[:12]}, the corpus was embedded with"
+                f" {corpus.embedder_digest[:12]}.",
+                hint="Set corpus.embedder as it was at ingest, or ingest again.",
+            )
+        queries = embedder.encode(frame["query"].to_list(), "query")
         with progress("retrieval", total=len(frame), unit="queries") as advance:
             for start in range(0, len(frame), 256):
                 hits = index.search(queries[start : start + 256], round(config.top_k * config.overfetch))

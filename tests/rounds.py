@@ -6,6 +6,7 @@ number can be checked by eye. Round k screens the probe root and two train roots
 one excluded, and of the two verdicts one is kept.
 
     built = build_round(home)                       # tables and version; corpus and policy are digests of nothing
+    built = build_rounds(home, 2)[-1]               # with corpus, policies, parents and campaign, as an audit wants
     built = build_round(home, change=my_change)     # ``change(tables)`` edits the rows before they are written and
     signed
 """
@@ -14,17 +15,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from safetensors.numpy import save_file
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from storage.digests import digest_json, digest_text
+from models.policy_files import policy_digest, policy_listing
+from storage.campaigns import RoundRecord, record_round, start_campaign
+from storage.corpora import publish_corpus
+from storage.digests import canonical_json, digest_json, digest_text
+from storage.files import write_json
 from storage.home import Home
 from storage.manifests import Manifest, NumericEnvironment, Source, entries_of, shard_name
+from storage.policies import add_policy
 from storage.refs import Ref
 from storage.schemas import TABLES
 from storage.tables import write_table
-from storage.versions import publish_version
+from storage.versions import publish_version, version_uri
 from tasks.funnel import funnel_counts, token_counts
 
 Row = dict[str, Any]
@@ -158,7 +168,8 @@ def _rows_of(table: str, root: int) -> Iterator[Row]:
     if table == "negatives":
         for t in POSITIONS:
             seed, dropped, _ = _near(root, t)
-            for rank, (chunk, reason) in enumerate(((_negative(root, t), None), (dropped, "near-duplicate"))):
+            twin = 4 * ((dropped // 4 + 1) % 4) + 3
+            for rank, (chunk, reason) in enumerate(((_negative(root, t), None), (twin, "near-duplicate"))):
                 row = {"root": root, "seed_chunk": seed, "chunk": chunk, "rank": rank, "score": 0.8, "max_gain": None}
                 yield {**row, "kept": reason is None, "reason": reason}
 
@@ -249,7 +260,7 @@ class BuiltRound:
 
 def write_round(home: Home, tables: Shards, folder: str = "work/by-hand") -> dict[str, Source]:
     """Writes the tables as step outputs and returns the sources of a version's files."""
-    files: dict[str, Source] = {"README.md": b"# A card\n", "config.json": b"{}\n"}
+    files: dict[str, Source] = {"README.md": b"# A card\n", "config.json": canonical_json(CONFIG)}
     for name, shards in tables.items():
         for number, rows in enumerate(shards):
             uri = f"{folder}/{name}-{number}-{digest_json(rows)[:12]}.parquet"
@@ -305,3 +316,67 @@ def build_round(
     if manifest_changes:
         manifest = manifest.model_copy(update=manifest_changes)
     return BuiltRound(home, publish_version(home, manifest, files), manifest, files, tables)
+
+
+def make_corpus(home: Home) -> str:
+    """Publishes the world's corpus and returns its digest."""
+    rows = {
+        "documents": documents(),
+        "chunks": chunks(),
+        "quarantine": [],
+        "vectors": [{"chunk": n, "truncated": 0, "vector": [1.0, 0.0]} for n in range(len(chunks()))],
+    }
+    tables = {name: write_table(home.path, f"work/world/{name}.parquet", TABLES[name], rows[name]) for name in rows}
+    tables["vectors-00000"] = tables.pop("vectors")
+    return publish_corpus(home, {"embedder": {"digest": "e" * 64, "dimension": 2}}, tables)
+
+
+def make_policy(home: Home, number: int, *, parent: str | None, trained_on: str | None) -> str:
+    """Registers a policy of one weight whose tokenizer is the world's; returns its digest."""
+    folder = home.folder(f"work/policy-{number}")
+    write_json(folder / "config.json", {"model_type": "qwen2", "vocab_size": WORDS + 1})
+    save_file({"weight": np.full((1,), number, np.float32)}, folder / "model.safetensors")
+    vocabulary = {SEPARATOR: 0} | {f"w{word}": word + 1 for word in range(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SEPARATOR))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(" "), "removed")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    digest = policy_digest(folder)
+    add_policy(
+        home, folder, digest, parent=parent, trained_on=trained_on, round=number - 1, files=policy_listing(folder)
+    )
+    return digest
+
+
+def build_rounds(
+    home: Home, count: int, *, change: Change | None = None, manifest_changes: Row | None = None
+) -> list[BuiltRound]:
+    """A campaign ``world`` of ``count`` rounds (1 or 2) and all that its audit needs; the last one gets the changes."""
+    corpus = make_corpus(home)
+    start_campaign(home, "world", CONFIG)
+    rounds: list[BuiltRound] = []
+    policy = make_policy(home, 1, parent=None, trained_on=None)
+    parent_policy = parent_version = None
+    for number in range(1, count + 1):
+        last = number == count
+        built = build_round(
+            home,
+            number,
+            change=change if last else None,
+            corpus=corpus,
+            policy=policy,
+            parent_policy=parent_policy,
+            parent_version=parent_version,
+            manifest_changes=manifest_changes if last else None,
+        )
+        rounds.append(built)
+        parent_policy, parent_version = policy, built.version
+        policy = make_policy(home, number + 1, parent=parent_policy, trained_on=parent_version)
+        record = RoundRecord(round=number, version=built.version, policy=parent_policy, next_policy=policy)
+        record_round(home, "world", record)
+    return rounds
+
+
+def version_folder(built: BuiltRound) -> Path:
+    """Where a round was published."""
+    return built.home / version_uri(built.version)

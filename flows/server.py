@@ -1,0 +1,159 @@
+"""A Prefect server of our own for the time of one command, with its page, on loopback.
+
+Prefect's own ephemeral server lives on when the command is killed, holds its output open and is hit by Ctrl-C before the
+flow can say that it was stopped. Ours does none of that (see ``flows.server_process``). With ``PREFECT_API_URL`` set, no
+server is started and that one is used.
+
+A flow run whose process was killed stays *Running* in Prefect for ever; the next command in the same home marks it *Crashed*.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from storage.errors import ServiceError
+from storage.home import Home
+
+PORT = 4200
+"""Tried first, since Prefect's documentation names it; any free port else."""
+START_SECONDS = 180.0
+"""Longest wait for the server; 8 s are usual, 16 s on a fresh database."""
+
+
+@contextmanager
+def prefect_server(home: Home) -> Iterator[str]:
+    """Gives the address of the Prefect API to use while the block runs.
+
+    Raises ``ServiceError`` when our own server does not start.
+    """
+    configured = os.environ.get("PREFECT_API_URL")
+    if configured:
+        yield configured
+        return
+    with _owned(home) as crashed_before, _served(home) as address:
+        os.environ["PREFECT_API_URL"] = address
+        try:
+            if crashed_before and os.environ.get("PREFECT_HOME", "") == str(home / "prefect"):
+                mark_crashed()
+            yield address
+        finally:
+            del os.environ["PREFECT_API_URL"]
+
+
+@contextmanager
+def _served(home: Home) -> Iterator[str]:
+    folder = home.folder("prefect")
+    port = _free_port()
+    log = folder / "server.log"
+    environment = {"PREFECT_UI_STATIC_DIRECTORY": str(folder / "ui"), **os.environ}
+    environment.setdefault("PREFECT_HOME", str(folder))
+    Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("server_process.py")), str(port)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        # Importing Prefect takes seconds too, and the server needs them to come up.
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        importlib.import_module("prefect")
+        _wait_until_healthy(process, port, log)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    for port in (PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServiceError("no free port on 127.0.0.1 for the Prefect server.", hint="policylong doctor looks at the ports.")
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/api/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.1)
+        finally:
+            connection.close()
+    raise ServiceError(f"the local Prefect server did not start; its log is {log}.", hint="Run the same command again.")
+
+
+@contextmanager
+def _owned(home: Home) -> Iterator[bool]:
+    """Notes that this process runs flows in this home; tells whether one before it ended without saying so."""
+    folder = home.folder("prefect/processes")
+    dead = [path for path in folder.glob("*.json") if not _alive(path)]
+    living = len(list(folder.glob("*.json"))) - len(dead)
+    mine = folder / f"{os.getpid()}.json"
+    mine.write_text(json.dumps({"pid": os.getpid(), "started": psutil.Process().create_time()}))
+    try:
+        yield bool(dead) and living == 0
+        for path in dead:
+            path.unlink(missing_ok=True)
+    finally:
+        mine.unlink(missing_ok=True)
+
+
+def _alive(path: Path) -> bool:
+    try:
+        record = json.loads(path.read_text())
+        return abs(psutil.Process(record["pid"]).create_time() - record["started"]) < 1
+    except (psutil.Error, OSError, ValueError, KeyError):
+        return False
+
+
+def mark_crashed() -> int:
+    """Marks every flow run that Prefect still takes for running as crashed; gives how many.
+
+    To be called only while no flow of this home runs.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.states import Crashed
+
+    running = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
+    only = FlowRunFilter(state=FlowRunFilterState(type=running))
+    count = 0
+    with get_client(sync_client=True) as client:
+        while runs := client.read_flow_runs(flow_run_filter=only, sort=FlowRunSort.START_TIME_ASC, limit=100):
+            for run in runs:
+                state = Crashed(message="The process was killed; the same command carries on.")
+                client.set_flow_run_state(run.id, state, force=True)
+            count += len(runs)
+    return count

@@ -1,0 +1,146 @@
+"""The hand-over from data to training and back: who may train on which version, and what comes back from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.policy import load_config, load_policy, load_tokenizer, stored_dtype
+from models.policy_files import policy_listing
+from storage.digests import digest_listing, short
+from storage.errors import IntegrityError, PolicyError
+from storage.findings import failures
+from storage.home import Home
+from storage.manifests import Manifest
+from storage.policies import PolicyRecord, add_policy, damaged_policy_files, list_policies, policy_folder, policy_record
+from storage.versions import load_manifest, resolve_version, table_refs, verify_version
+
+# What two checkpoints of one family share; positions and their base may differ, the context grows.
+_SAME_SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+
+
+@dataclass(frozen=True, slots=True)
+class HandOff:
+    """A verified version and the policy that may be trained on it."""
+
+    version: str
+    manifest: Manifest
+    policy: str
+    folder: Path
+    samples: tuple[Path, ...]
+    """Parquet files, in order."""
+    rows: int
+    """Samples in them."""
+
+
+def hand_off(home: Home, version: str, policy: str) -> HandOff:
+    """Checks that ``policy`` may be trained on ``version`` (full or prefix): every file against its digest.
+
+    Raises ``IntegrityError`` naming the file when the version or the policy is not what its digest says, and ``PolicyError``
+    when the version was built with another policy.
+    """
+    full = resolve_version(home, version)
+    wrong = failures(verify_version(home, full))
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise IntegrityError(
+            f"dataset version {short(full)} is not trained on: {wrong[0].file or wrong[0].check} {wrong[0].detail}{more}.",
+            hint=f"policylong audit {short(full)} names every damaged file; policylong build makes them anew.",
+        )
+    manifest = load_manifest(home, full)
+    record = policy_record(home, policy)
+    if manifest.policy != record.digest:
+        raise PolicyError(
+            f"dataset version {short(full)} (round {manifest.round}) was built with policy {short(manifest.policy)},"
+            f" not with {short(record.digest)}: training it would be off-policy.",
+            hint=f"Train {short(manifest.policy)}, or build a round with {short(record.digest)}.",
+        )
+    folder = policy_folder(home, record.digest)
+    damaged = damaged_policy_files(home, record)
+    if damaged:
+        raise IntegrityError(f"{damaged[0]}.", hint="Put the file back, or add the policy again.")
+    refs = table_refs(full, manifest, "samples")
+    paths = tuple(home / ref.uri for ref in refs)
+    return HandOff(full, manifest, record.digest, folder, paths, sum(ref.rows for ref in refs))
+
+
+def add_base_policy(home: Home, path: Path, *, remote_code: bool = False) -> PolicyRecord:
+    """Registers a base model (no parent) from a folder; raises ``PolicyError`` when it can't be used."""
+    listing = policy_listing(path)
+    digest = digest_listing(listing)
+    _check_loads(path, remote_code)
+    return add_policy(home, path, digest, parent=None, trained_on=None, round=0, files=listing)
+
+
+def add_external_policy(home: Home, path: Path, trained_on: str, *, remote_code: bool = False) -> PolicyRecord:
+    """Brings in a checkpoint that was trained elsewhere on a version (round number, prefix or full) and registers it.
+
+    It must load, be of the shape of the policy the version was built with and have the same tokenizer. Raises ``PolicyError``
+    otherwise, also when it is that policy itself.
+    """
+    version = resolve_version(home, trained_on)
+    manifest = load_manifest(home, version)
+    listing = policy_listing(path)
+    digest = digest_listing(listing)
+    if digest == manifest.policy:
+        raise PolicyError(
+            f"{path} is policy {short(digest)} itself, the one round {manifest.round} was built with.",
+            hint="Give the folder of the checkpoint that training wrote.",
+        )
+    parent = policy_folder(home, manifest.policy)
+    check_compatible(path, parent, remote_code=remote_code)
+    _check_loads(path, remote_code)
+    return add_policy(
+        home, path, digest, parent=manifest.policy, trained_on=version, round=manifest.round, files=listing
+    )
+
+
+def check_compatible(folder: Path, parent: Path, *, remote_code: bool = False) -> None:
+    """Raises ``PolicyError`` unless a checkpoint has the architecture and the tokenizer of ``parent``."""
+    config, expected = (load_config(path, remote_code=remote_code).get_text_config() for path in (folder, parent))
+    for name in _SAME_SHAPE:
+        found, wanted = getattr(config, name, None), getattr(expected, name, None)
+        if found != wanted:
+            raise PolicyError(
+                f"the checkpoint in {folder} has {name} {found}, its parent has {wanted}.",
+                hint="Give the checkpoint that was trained from this policy.",
+            )
+    if _tokenizer_of(folder, remote_code) != _tokenizer_of(parent, remote_code):
+        raise PolicyError(
+            f"the tokenizer in {folder} differs from its parent's: the token ids would mean other texts.",
+            hint="Copy the parent's tokenizer files beside the weights.",
+        )
+
+
+def policy_trained_on(home: Home, version: str, parent: str) -> str | None:
+    """The digest of the policy trained from ``parent`` on a version, or ``None`` while there is none.
+
+    Raises ``PolicyError`` when several were brought in.
+    """
+    found = [r.digest for r in list_policies(home) if (r.trained_on, r.parent) == (version, parent)]
+    if len(found) > 1:
+        raise PolicyError(
+            f"{len(found)} policies were trained on version {short(version)}: {', '.join(map(short, found))}.",
+            hint="Name the one to go on with.",
+        )
+    return found[0] if found else None
+
+
+def _check_loads(folder: Path, remote_code: bool) -> None:
+    """Loads a checkpoint once, so that a damaged one or one with NaN is refused now and not in the next round."""
+    dtype = stored_dtype(load_config(folder, remote_code=remote_code))
+    load_policy(folder, device="cpu", dtype=dtype, remote_code=remote_code)
+
+
+def _tokenizer_of(folder: Path, remote_code: bool) -> Any:
+    """What makes two tokenizers the same: entries, merges, normaliser and pre-tokenizer, not the file's layout."""
+    tokenizer = load_tokenizer(folder, remote_code=remote_code)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return tokenizer.get_vocab()
+    whole = json.loads(backend.to_str())
+    return {
+        part: whole.get(part) for part in ("model", "normalizer", "pre_tokenizer", "added_tokens", "post_processor")
+    }
