@@ -8,12 +8,12 @@ Every step is a checkpointed task per shard of roots. Retrieval stays in this pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.embedders import EmbedderConfig
@@ -21,16 +21,19 @@ from storage.corpora import Corpus, open_corpus
 from storage.home import Home
 from storage.policies import policy_folder
 from storage.refs import Ref
+from storage.tracking import Tracking
 from storage.vectors import IndexConfig
 from tasks.assembly import AssemblyInputs, assemble
 from tasks.building import BuildConfig, check_policy, policy_inputs, tokenizer_digest
 from tasks.checkpointed import Step
 from tasks.entropy import EntropyInputs, screen_entropy
 from tasks.negatives import NegativesInputs, find_negatives
+from tasks.publishing import publish_round
 from tasks.resources import PolicyInputs
 from tasks.retrieval import RetrievalInputs, retrieve
 from tasks.roots import RootsInputs, cut_roots, probe_rows, round_rows, shards
-from tasks.round_tables import RoundTables, publish_built
+from tasks.round_report import report_round
+from tasks.round_tables import RoundTables, round_manifest
 from tasks.verification import VerificationInputs, verify
 
 
@@ -48,7 +51,11 @@ class BuildInputs(BaseModel):
     index: IndexConfig = IndexConfig()
 
 
-@flow(name="build", flow_run_name="build {inputs.campaign} round {inputs.round}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+ONE_AT_A_TIME: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
+"""Shards run one after the other: each uses all cores, and the index and the policy have one owner."""
+
+
+@flow(name="build", flow_run_name="build {inputs.campaign} round {inputs.round}", task_runner=ONE_AT_A_TIME)
 def build_round(home_path: str, inputs: BuildInputs, config: BuildConfig) -> str:
     """Builds a round and publishes it; returns the dataset version. A second call finds every step finished."""
     home = Home.open(Path(home_path))
@@ -60,7 +67,10 @@ def build_round(home_path: str, inputs: BuildInputs, config: BuildConfig) -> str
         check_policy(folder, corpus, config)
         work = RoundWork(home, inputs, config, corpus, policy)
         roots = work.roots()
-        train, probe = shards(round_rows(config.roots, inputs.round), config.roots_per_shard), [probe_rows(config.roots)]
+        train, probe = (
+            shards(round_rows(config.roots, inputs.round), config.roots_per_shard),
+            [probe_rows(config.roots)],
+        )
 
         screened = work.screen(roots, [*train, *probe])
         candidates = work.retrieve(roots, screened)
@@ -68,8 +78,18 @@ def build_round(home_path: str, inputs: BuildInputs, config: BuildConfig) -> str
         negatives = work.negatives(roots, verdicts[: len(train)])
         assembled = work.assemble(roots, train, verdicts[: len(train)], negatives)
 
-        tables = RoundTables.gather(roots, len(train), screened, candidates, verdicts, negatives, assembled)
-        return publish_built(home, inputs.campaign, inputs.round, config, corpus, policy, inputs.parent_version, tables)
+        tables = RoundTables.gather(roots, screened, candidates, verdicts, negatives, assembled)
+        manifest = round_manifest(home, inputs.round, config, corpus, policy, inputs.parent_version, tables)
+        version = publish_round(
+            home,
+            inputs.campaign,
+            manifest,
+            tables.files(),
+            tracking=Tracking(home),
+            measures={"screening_seconds": round(sum(work.seconds), 1)},
+        )
+        report_round(manifest, version)
+        return version
 
 
 Refs = dict[str, Ref]
@@ -84,6 +104,8 @@ class RoundWork:
     config: BuildConfig
     corpus: Corpus
     policy: PolicyInputs
+    seconds: list[float] = field(default_factory=list)
+    """Of every screening step, also of those that ran in an earlier process."""
 
     def roots(self) -> Ref:
         """The campaign's roots: the same table in every round."""
@@ -171,8 +193,11 @@ class RoundWork:
         return assemble(self.home, inputs, self.config.assembly, label=f"round {self.inputs.round}")
 
     def _over_shards(self, step: Step[Any, Any], config: BaseModel, inputs: Iterable[BaseModel]) -> list[Refs]:
+        shards = list(inputs)
         waits: list[Callable[[], Refs]] = [
             step.submit(self.home, shard, config, label=f"round {self.inputs.round} shard {number}")
-            for number, shard in enumerate(inputs)
+            for number, shard in enumerate(shards)
         ]
-        return [wait() for wait in waits]
+        refs = [wait() for wait in waits]
+        self.seconds.extend(step.seconds(self.home, shard, config) for shard in shards)
+        return refs

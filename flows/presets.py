@@ -1,7 +1,7 @@
 """Presets: one YAML file that says everything about a campaign, checked as a whole before anything runs.
 
-    load_preset("quickstart")                          a preset that comes with policylong (deploy/presets)
-    load_preset("my.yaml", ["campaign.rounds=2"])      a file of one's own, with single values changed
+load_preset("quickstart")                          a preset that comes with policylong (deploy/presets)
+load_preset("my.yaml", ["campaign.rounds=2"])      a file of one's own, with single values changed
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class CampaignConfig(BaseModel):
 
     name: str = Field("campaign", description="Name of the campaign in the home, in Prefect and in MLflow.")
     train: bool = Field(
-        True, description="false: the campaign waits for a checkpoint trained elsewhere (policylong policy add) after each round."
+        True,
+        description="false: the campaign waits for a checkpoint trained elsewhere (policylong policy add) after each"
+        " round.",
     )
 
 
@@ -72,7 +74,8 @@ def load_preset(name_or_path: str, overrides: Sequence[str] = ()) -> Preset:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the preset"
         raise ConfigError(
-            f"{path.name}: {key}: {first['msg']}" + (f" (and {error.error_count() - 1} more)." if error.error_count() > 1 else "."),
+            f"{path.name}: {key}: {first['msg']}"
+            + (f" (and {error.error_count() - 1} more)." if error.error_count() > 1 else "."),
             hint="policylong config show prints every key with its meaning.",
         ) from error
 
@@ -84,7 +87,8 @@ def _find(name_or_path: str) -> Path:
     if path.is_file():
         return path
     raise ConfigError(
-        f"there is no preset {name_or_path!r}.", hint=f"Presets: {', '.join(preset_names())}; or give the path of a YAML file."
+        f"there is no preset {name_or_path!r}.",
+        hint=f"Presets: {', '.join(preset_names())}; or give the path of a YAML file.",
     )
 
 

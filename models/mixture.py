@@ -40,7 +40,13 @@ class MixtureRows(Dataset[dict[str, torch.Tensor]]):
     """``length`` rows; item i is {input_ids, labels}: int64 [context] each (the model shifts the labels itself)."""
 
     def __init__(
-        self, corpus: PretrainCorpus, config: MixtureConfig, context: int, separator: Sequence[int], length: int, seed: int
+        self,
+        corpus: PretrainCorpus,
+        config: MixtureConfig,
+        context: int,
+        separator: Sequence[int],
+        length: int,
+        seed: int,
     ) -> None:
         self._corpus = corpus
         self._config = config

@@ -21,15 +21,18 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__([*muon.param_groups, *adamw.param_groups], {})
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Both optimizers' step."""
         loss = None if closure is None else closure()
         self._muon.step()
         self._adamw.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of both."""
         return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
         self._muon.load_state_dict(state_dict["muon"])
         self._adamw.load_state_dict(state_dict["adamw"])
         # Loading gives the inner optimizers new group objects; the schedule must turn those.

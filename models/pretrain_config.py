@@ -15,11 +15,16 @@ class PretrainText(Protocol):
     """What pretraining needs of a document; ``tasks.documents.RawDocument`` has it."""
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """What is read."""
+
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """Where it comes from; part of the corpus' digest."""
+
     @property
-    def group(self) -> str: ...
+    def group(self) -> str:
+        """What it belongs to; two documents of one group can make a paired row."""
 
 
 class MixtureConfig(BaseModel):
@@ -33,10 +38,16 @@ class MixtureConfig(BaseModel):
 
     repeat: float = Field(0.35, ge=0, le=1, description="Share of rows in which passages come again later.")
     paired: float = Field(
-        0.20, ge=0, le=1, description="Share of rows shaped like a verification: chunks, then a text of the same package."
+        0.20,
+        ge=0,
+        le=1,
+        description="Share of rows shaped like a verification: chunks, then a text of the same package.",
     )
     early_repeat: float = Field(
-        0.60, ge=0, le=1, description="Share of repeat rows at the start; falls linearly to `repeat` (plain text gives way)."
+        0.60,
+        ge=0,
+        le=1,
+        description="Share of repeat rows at the start; falls linearly to `repeat` (plain text gives way).",
     )
     early_tokens: int = Field(
         4_000_000, ge=1, description="Tokens over which the early share falls and the distances grow to a whole row."
@@ -47,7 +58,10 @@ class MixtureConfig(BaseModel):
     chunk_max: int = Field(120, ge=4, description="Longest chunk in front of a paired row. Tokens.")
     more_chunks: float = Field(0.3, ge=0, le=1, description="Share of paired rows with two or three chunks, not one.")
     unrelated: float = Field(
-        0.15, ge=0, le=1, description="Share of the chunks that come from anywhere: a prefix must not always be believed."
+        0.15,
+        ge=0,
+        le=1,
+        description="Share of the chunks that come from anywhere: a prefix must not always be believed.",
     )
     shared_run: int = Field(
         16, ge=2, description="A chunk sharing so many tokens in a row with the text behind it is not used: no copies."
@@ -109,5 +123,9 @@ class PretrainConfig(BaseModel):
 
     def learning_rate_factor(self, step: int) -> float:
         """Warm-up, plateau, linear decay to zero (WSD): the factor on both peak rates at optimizer step ``step``."""
-        total, warmup, decay = self.steps(self.total_tokens), self.steps(self.warmup_tokens), self.steps(self.decay_tokens)
+        total, warmup, decay = (
+            self.steps(self.total_tokens),
+            self.steps(self.warmup_tokens),
+            self.steps(self.decay_tokens),
+        )
         return max(0.0, min(1.0, (step + 1) / max(1, warmup), (total - step) / max(1, decay)))

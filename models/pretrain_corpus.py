@@ -65,9 +65,11 @@ class DuplicateFilter:
         self.refused: Counter[str] = Counter()
 
     def reserve(self, text: str) -> None:
+        """Remember the long lines of a text that has to stay unseen."""
         self._reserved.update(_long_lines(text))
 
     def accept(self, text: str) -> bool:
+        """Whether the text is new; if so it is remembered, if not the reason is counted in ``refused``."""
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         lines = _long_lines(text)
         size = max(1, len(lines))
@@ -127,9 +129,15 @@ def encode_corpus(
 
 def save_corpus(corpus: PretrainCorpus, folder: Path) -> None:
     """Write ``corpus.npz`` and then ``corpus.json``; without the latter the former does not count."""
-    arrays = {"ids": corpus.ids, "starts": corpus.starts, "places": corpus.places, "name_starts": corpus.name_starts}
     with (folder / "corpus.npz").open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(
+            file,
+            ids=corpus.ids,
+            starts=corpus.starts,
+            places=corpus.places,
+            name_starts=corpus.name_starts,
+            allow_pickle=False,
+        )
     facts = {"characters": corpus.characters, "digest": corpus.digest, "refused": corpus.refused}
     (folder / "corpus.json").write_text(json.dumps(facts), encoding="utf-8")
 

@@ -3,7 +3,8 @@
     record = pretrain(PretrainConfig(), documents, Path("base"), work=Path("base-work"))
 
 ``work`` takes the tokenizer, the tokenized corpus and a checkpoint every ``save_tokens`` tokens; called again with the
-same ``work`` it carries on from the last one and reads no document. The policy folder is written at the end, with ``pretraining.json`` beside the weights.
+same ``work`` it carries on from the last one and reads no document. The policy folder is written at the end, with
+``pretraining.json`` beside the weights.
 """
 
 from __future__ import annotations
@@ -12,14 +13,22 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from models.mixture import MixtureRows
@@ -29,6 +38,8 @@ from models.pretrain_corpus import DuplicateFilter, PretrainCorpus, encode_corpu
 from models.tokenizer_training import SEPARATOR, save_tokenizer, train_tokenizer
 
 RECORD = "pretraining.json"
+LOG = "log.jsonl"
+Report = Callable[[int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +71,13 @@ def pretrain(
     work: Path,
     reserved: Iterable[str] = (),
     packages: Mapping[str, str] | None = None,
+    report: Report = lambda tokens, loss: None,
 ) -> PretrainRecord:
     """Train a tokenizer and a model on ``documents`` and write the policy folder ``out``.
 
     ``reserved`` are the texts that must stay unseen: a document with a good part of its long lines among them is left
     out. ``packages`` (name → version) goes into the record. ``work`` is the folder for checkpoints.
+    ``report`` is told the tokens trained so far and the latest loss.
 
     Raises InputError when nothing is left to train on. For another corpus choose another ``work``.
     """
@@ -72,8 +85,8 @@ def pretrain(
     work.mkdir(parents=True, exist_ok=True)
     corpus, tokenizer = prepare_corpus(config, documents, reserved, work)
     model = new_model(config, tokenizer)
-    started = time.monotonic()
-    curve, seconds_before = _train(config, corpus, tokenizer, model, work)
+    _train(config, corpus, tokenizer, model, work, report)
+    curve, seconds = _loss_curve(work / LOG)
     record = PretrainRecord(
         config=config.model_dump(),
         corpus_digest=corpus.digest,
@@ -85,7 +98,7 @@ def pretrain(
         libraries=_libraries(),
         parameters=model.num_parameters(),
         trained_tokens=config.steps(config.total_tokens) * config.rows_per_step * config.context,
-        seconds=round(seconds_before + time.monotonic() - started, 1),
+        seconds=seconds,
         loss_curve=curve,
     )
     model.save_pretrained(out)
@@ -122,36 +135,38 @@ class _InOrder(Trainer):
         return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
 
 
-class _Clock(TrainerCallback):
-    """Writes seconds and loss to ``log.jsonl``, a line an entry, and keeps the seconds across resumed runs."""
+class _Log(TrainerCallback):
+    """Appends tokens, loss and seconds to ``log.jsonl`` and tells ``report``."""
 
-    def __init__(self, path: Path, tokens_per_step: int) -> None:
+    def __init__(self, path: Path, tokens_per_step: int, report: Report) -> None:
         self._path = path
         self._tokens_per_step = tokens_per_step
+        self._report = report
         self._started = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            seconds = time.monotonic() - self._started
-            line = {
-                "tokens": state.global_step * self._tokens_per_step,
-                "loss": round(float(logs["loss"]), 4),
-                "learning_rate_factor": logs.get("learning_rate"),
-                "seconds": round(seconds, 1),
-            }
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        if not logs or "loss" not in logs:
+            return
+        tokens = state.global_step * self._tokens_per_step
+        seconds = round(time.monotonic() - self._started, 1)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"tokens": tokens, "loss": round(float(logs["loss"]), 4), "seconds": seconds}) + "\n")
+        self._report(tokens, float(logs["loss"]))
 
 
 def _train(
-    config: PretrainConfig, corpus: PretrainCorpus, tokenizer: PreTrainedTokenizerFast, model: Qwen2ForCausalLM, work: Path
-) -> tuple[tuple[tuple[int, float], ...], float]:
+    config: PretrainConfig,
+    corpus: PretrainCorpus,
+    tokenizer: PreTrainedTokenizerFast,
+    model: Qwen2ForCausalLM,
+    work: Path,
+    report: Report,
+) -> None:
+    """Train ``model`` in place, from the last checkpoint in ``work`` where there is one."""
     steps = config.steps(config.total_tokens)
-    tokens_per_step = config.rows_per_step * config.context
     separator = tokenizer.encode(SEPARATOR, add_special_tokens=False)
-    rows = MixtureRows(
-        corpus, config.mixture, config.context, separator, length=steps * config.rows_per_step, seed=config.seed
-    )
+    length = steps * config.rows_per_step
+    rows = MixtureRows(corpus, config.mixture, config.context, separator, length=length, seed=config.seed)
     optimizer = build_optimizer(
         model,
         muon=config.optimizer == "muon",
@@ -167,13 +182,12 @@ def _train(
         bf16=config.bf16,
         use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
-        logging_steps=max(1, min(50, steps // 20)),
+        logging_steps=max(1, min(20, steps // 20)),
         save_steps=max(1, config.steps(config.save_tokens)),
         save_total_limit=3,
         disable_tqdm=True,
         report_to=[],
         remove_unused_columns=False,
-        dataloader_drop_last=True,
     )
     if config.compiled:
         model.compile()
@@ -182,11 +196,24 @@ def _train(
         args=arguments,
         train_dataset=rows,
         optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, config.learning_rate_factor)),
-        callbacks=[_Clock(work / "log.jsonl", tokens_per_step)],
+        callbacks=[_Log(work / LOG, config.rows_per_step * config.context, report)],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)))
-    curve = tuple((entry["step"] * tokens_per_step, entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
-    return curve, 0.0
+    trainer.remove_callback(PrinterCallback)
+    last: str | None = get_last_checkpoint(str(work))  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=last)
+
+
+def _loss_curve(log: Path) -> tuple[tuple[tuple[int, float], ...], float]:
+    """(tokens, loss) along the run, and its seconds; steps repeated after a kill count once and cost twice."""
+    curve: dict[int, float] = {}
+    total = before = 0.0
+    for line in log.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        curve[entry["tokens"]] = entry["loss"]
+        # Every start of the program counts its seconds from zero.
+        total += entry["seconds"] - (before if entry["seconds"] >= before else 0.0)
+        before = entry["seconds"]
+    return tuple(sorted(curve.items())), round(total, 1)
 
 
 def prepare_corpus(

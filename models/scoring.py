@@ -1,9 +1,9 @@
 """Entropy of a policy's predictions at chosen positions, at the cost of the model's trunk and little more.
 
-One forward pass per context serves all its positions; a context is read only up to the token before its last needed position;
-the vocabulary head runs on the needed positions alone, in blocks, with the softmax in fp32, so the logits of a whole sequence
-are never in memory. Contexts are batched by a token budget, longest first, right-padded: a causal model's valid positions do
-not see the padding behind them, so no mask is needed.
+One forward pass per context serves all its positions; a context is read only up to the token before its last needed
+position; the vocabulary head runs on the needed positions alone, in blocks, with the softmax in fp32, so the logits of
+a whole sequence are never in memory. Contexts are batched by a token budget, longest first, right-padded: a causal
+model's valid positions do not see the padding behind them, so no mask is needed.
 
     H_t = -sum_v p(v | x_<t) ln p(v | x_<t)      full vocabulary, nats (PolicyLong, section 2 of docs/method.md)
 
@@ -24,7 +24,9 @@ from storage.errors import PolicyError
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is put before the model: ``ids`` (tokens) and the indices in it whose predictions are scored, each at least 1."""
+    """What is put before the model: ``ids`` (tokens) and the indices in it whose predictions are scored, each at least
+    1.
+    """
 
     ids: Sequence[int]
     positions: Sequence[int]
@@ -46,8 +48,9 @@ class Scores:
 class Scorer:
     """Scores contexts with one causal language model of any family.
 
-    ``tokens_per_batch`` bounds rows x longest row of a batch; ``head_block`` the positions whose logits are in memory at once.
-    The model must be in eval mode. Raises ``PolicyError`` when a logit is NaN or +infinity, naming the context.
+    ``tokens_per_batch`` bounds rows x longest row of a batch; ``head_block`` the positions whose logits are in memory
+    at once. The model must be in eval mode. Raises ``PolicyError`` when a logit is NaN or +infinity, naming the
+    context.
     """
 
     def __init__(self, model: Any, *, tokens_per_batch: int = 8192, head_block: int = 2048) -> None:
@@ -61,7 +64,9 @@ class Scorer:
 
     @torch.inference_mode()
     def score(self, contexts: Sequence[Context], *, progress: Callable[[int], None] | None = None) -> list[Scores]:
-        """Scores of each context, in order; contexts without positions give empty tensors. ``progress`` is told tokens."""
+        """Scores of each context, in order; contexts without positions give empty tensors. ``progress`` is told
+        tokens.
+        """
         results: list[Scores] = [Scores(torch.empty(0), torch.empty(0))] * len(contexts)
         for batch in _batches(contexts, self._tokens):
             scores = self._score_batch([contexts[i] for i in batch], batch)
@@ -98,7 +103,7 @@ class Scorer:
                 hint="Check the checkpoint: policylong doctor --policy PATH, or screen with dtype float32.",
             )
         counts = [len(context.positions) for context in contexts]
-        return [Scores(e, n) for e, n in zip(entropy.split(counts), nll.split(counts), strict=True)]
+        return [Scores(e, n) for e, n in zip(torch.split(entropy, counts), torch.split(nll, counts), strict=True)]
 
 
 def entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +118,7 @@ def entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _batches(contexts: Sequence[Context], budget: int) -> Iterator[list[int]]:
-    """Indices of contexts with positions, longest first, rows x longest within the budget (a longer one stands alone)."""
+    """Indices of contexts with positions, longest first, rows x longest within the budget (longer ones alone)."""
     order = sorted((i for i, c in enumerate(contexts) if len(c.positions)), key=lambda i: (-contexts[i].needed, i))
     batch: list[int] = []
     for index in order:
@@ -128,8 +133,9 @@ def _batches(contexts: Sequence[Context], budget: int) -> Iterator[list[int]]:
 def split_model(model: Any, device: torch.device) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """The model as trunk (ids [b, n] -> hidden [b, n, h]) and head (hidden [m, h] -> logits [m, v]).
 
-    Families differ in what follows the head (soft caps, scales), so the split is compared with the model's own logits on a
-    short input before it is believed. Where it does not agree, the whole model runs and "hidden" are its logits: slower, right.
+    Families differ in what follows the head (soft caps, scales), so the split is compared with the model's own logits
+    on a short input before it is believed. Where it does not agree, the whole model runs and "hidden" are its logits:
+    slower, right.
     """
     base, output = model.base_model, model.get_output_embeddings()
 

@@ -65,7 +65,7 @@ def elapsed_of(folder: Path) -> float:
 
 
 class SealCheckpoints(TrainerCallback):
-    """Seals each checkpoint as soon as the Trainer has written it, with the seconds since ``start`` (monotonic clock)."""
+    """Seals each checkpoint once the Trainer has written it, with the seconds since ``start`` (monotonic clock)."""
 
     def __init__(self, start: float) -> None:
         self._start = start

@@ -17,7 +17,7 @@ from storage.tables import check_ref
 
 
 class StepKey(BaseModel):
-    """What a step's output depends on: its name, the version of its code, its inputs' digests, its part of the config."""
+    """What a step's output depends on: its name, the version of its code, the digests of its inputs, its config."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +65,9 @@ def finished(home: Home, key: StepKey) -> dict[str, Ref] | None:
 
 
 def run_step(home: Home, key: StepKey, produce: Callable[[], Refs]) -> dict[str, Ref]:
-    """The refs of a step: recorded ones when it is finished, else those of ``produce()``, recorded before they are returned."""
+    """The refs of a step: recorded ones when it is finished, else those of ``produce()``, recorded before they are
+    returned.
+    """
     refs = finished(home, key)
     if refs is not None:
         return refs

@@ -1,7 +1,7 @@
 """Digests: the only identity that anything has.
 
-Everything is SHA-256 in lower-case hex. JSON is digested in one canonical form (sorted keys, no blanks, UTF-8, no NaN), so
-the same content has the same digest on every machine and in every home.
+Everything is SHA-256 in lower-case hex. JSON is digested in one canonical form (sorted keys, no blanks, UTF-8, no
+NaN), so the same content has the same digest on every machine and in every home.
 """
 
 from __future__ import annotations

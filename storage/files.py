@@ -61,7 +61,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON for people and programs (indented, sorted keys), or nothing."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(
+        path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -71,7 +73,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise IntegrityError(f"{path} is missing.", hint="policylong status shows what is there.") from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"{path} is not valid JSON ({error}).", hint="policylong audit names damaged files.") from error
+        raise IntegrityError(
+            f"{path} is not valid JSON ({error}).", hint="policylong audit names damaged files."
+        ) from error
 
 
 def place(source: Path, target: Path) -> None:

@@ -1,15 +1,15 @@
 """The home folder: everything that runs make lies in it, each kind of thing in its own place.
 
-    corpora/<digest16>/      documents, chunks, vectors, quarantine, corpus.json     names/<name>.json points at one
-    index/<collection>/      the embedded vector index (can be made again from the vectors)
-    policies/<digest16>/     weights, config, tokenizer; policy.json names parent and version trained on
-    work/<step>/<key>.parquet     tables of unfinished and finished steps, named by cache key
-    checkpoints/<step>/<key>.json  which steps are done, with the ref of what they made
-    versions/<version16>/    dataset versions: tables, samples, card, manifest.json (written last)
-    campaigns/<name>.json    rounds of a campaign: version, policies, scores
-    reports/<version16>/     plots and reports (not part of a version)
-    mlflow/  prefect/        the embedded databases
-    locks/                   one lock file per round, index, …
+corpora/<digest16>/      documents, chunks, vectors, quarantine, corpus.json     names/<name>.json points at one
+index/<collection>/      the embedded vector index (can be made again from the vectors)
+policies/<digest16>/     weights, config, tokenizer; policy.json names parent and version trained on
+work/<step>/<key>.parquet     tables of unfinished and finished steps, named by cache key
+checkpoints/<step>/<key>.json  which steps are done, with the ref of what they made
+versions/<version16>/    dataset versions: tables, samples, card, manifest.json (written last)
+campaigns/<name>.json    rounds of a campaign: version, policies, scores
+reports/<version16>/     plots and reports (not part of a version)
+mlflow/  prefect/        the embedded databases
+locks/                   one lock file per round, index, …
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Home:
                 temporary.write_text(json.dumps({"format": FORMAT}) + "\n")
                 os.replace(temporary, marker)
             except OSError as error:
-                raise ResourceError(f"the home {home.path} can't be written ({error.strerror}).", hint="Give another --home.") from error
+                raise ResourceError(
+                    f"the home {home.path} can't be written ({error.strerror}).", hint="Give another --home."
+                ) from error
         return home
 
     def __truediv__(self, uri: str) -> Path:

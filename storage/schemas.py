@@ -181,7 +181,9 @@ VERDICTS = TableSchema(
         Column("nll_after", _F32, "nats"),
         Column("gain", _F32, "(before - after) / before"),
         Column("literal", _B, "the bigram before and at the position stands in the chunk"),
-        Column("placebo_gain", _F32, "gain from a random chunk of the same length; null outside the subset", nullable=True),
+        Column(
+            "placebo_gain", _F32, "gain from a random chunk of the same length; null outside the subset", nullable=True
+        ),
         Column("kept", _B, "gain > epsilon"),
         Column("reason", _S, "why it was not kept, or null", nullable=True),
     ),
@@ -212,7 +214,8 @@ SAMPLES = TableSchema(
         Column(
             "segments",
             pa.list_(_SEGMENT),
-            "spans in order: kind (root, positive, negative, filler), origin, token range [start, end) in the sample, first token taken"
+            "spans in order: kind (root, positive, negative, filler), origin, token range [start, end) in the"
+            " sample, first token taken"
             " from the origin; the separator stands between spans and belongs to none",
         ),
         Column("dependencies", pa.list_(_DEPENDENCY), "which chunk helped which token, with distance in tokens"),

@@ -1,7 +1,7 @@
 """Tables on disk: Parquet with fixed settings, written in a stream, complete or not there, checked against the schemas.
 
-The settings (row groups of at most 1,024 rows or about 8 million characters or tokens, zstd level 3, no dictionaries) are
-fixed because the digest of a file is its identity: the same rows give the same bytes.
+The settings (row groups of at most 1,024 rows or about 8 million characters or tokens, zstd level 3, no dictionaries)
+are fixed because the digest of a file is its identity: the same rows give the same bytes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ Rows = Iterable[Mapping[str, Any]]
 def write_table(home: Path, uri: str, schema: TableSchema, rows: Rows | pl.DataFrame) -> Ref:
     """Writes a whole table below ``home`` and returns its ref; rows may be a stream, memory holds one row group.
 
-    Raises ``ValueError`` when a row does not fit the schema (a defect of the caller) and ``ResourceError`` on a full disk.
+    Raises ``ValueError`` when a row does not fit the schema (a defect of the caller) and ``ResourceError`` on a full
+    disk.
     """
     path = home / uri
     count = 0
     with replacing(path) as temporary:
         with pq.ParquetWriter(
-            temporary, schema.arrow, compression="zstd", compression_level=3, use_dictionary=False, write_statistics=True
+            temporary,
+            schema.arrow,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=False,
+            write_statistics=True,
         ) as writer:
             for batch in _batches(schema, rows):
                 count += batch.num_rows
@@ -82,7 +88,9 @@ def check_ref(home: Path, ref: Ref) -> Path:
     """
     path = home / ref.uri
     if not path.is_file():
-        raise IntegrityError(f"{ref.uri} is missing (table {ref.table}).", hint="Run the same command again to make it anew.")
+        raise IntegrityError(
+            f"{ref.uri} is missing (table {ref.table}).", hint="Run the same command again to make it anew."
+        )
     found = digest_file(path)
     if found != ref.sha256:
         raise IntegrityError(
@@ -98,7 +106,9 @@ def open_table(home: Path, ref: Ref) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise IntegrityError(f"{ref.uri} can't be read ({error}).", hint="policylong audit names damaged files.") from error
+        raise IntegrityError(
+            f"{ref.uri} can't be read ({error}).", hint="policylong audit names damaged files."
+        ) from error
     expected = TABLES[ref.table].arrow
     if file.schema_arrow.names != expected.names:
         raise IntegrityError(f"{ref.uri} has columns {file.schema_arrow.names}, expected {expected.names}.")
@@ -121,7 +131,7 @@ def read_tables(home: Path, refs: Sequence[Ref], schema: TableSchema) -> pl.Data
 
 
 class RowReader:
-    """Reads single rows of a table by number, a row group at a time, with the last groups kept: memory stays bounded."""
+    """Reads single rows of a table by number, a row group at a time, the last groups kept: memory is bounded."""
 
     def __init__(self, home: Path, ref: Ref, columns: Sequence[str] | None = None, *, groups_kept: int = 16) -> None:
         self._file = open_table(home, ref)

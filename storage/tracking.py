@@ -93,8 +93,8 @@ class Tracking:
     ) -> None:
         """Logs into a run of any kind and marks it finished.
 
-        ``metrics`` are single numbers (NaN is left out), ``series`` are (step, value) pairs. A param that is there stays and
-        is cut beyond 6,000 characters.
+        ``metrics`` are single numbers (NaN is left out), ``series`` are (step, value) pairs. A param that is there
+        keeps the value it has; values are cut at 6,000 characters.
         """
         run = self._try(lambda: self._client.get_run(run_id))
         if dataset is not None:

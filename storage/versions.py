@@ -45,6 +45,7 @@ from storage.refs import Ref
 from storage.schemas import TABLES
 
 __all__ = [
+    "MANIFEST",
     "FileEntry",
     "Finding",
     "Manifest",

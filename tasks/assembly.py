@@ -37,7 +37,8 @@ class AssemblyConfig(BaseModel):
 
     target_tokens: int = Field(131072, ge=128, description="Tokens of every sample. Paper: 131,072.")
     layout: Literal["global", "grouped"] = Field(
-        "global", description="global: all contexts shuffled, then the roots; grouped: each root behind its own contexts. Ours."
+        "global",
+        description="global: all contexts shuffled, then the roots; grouped: each root behind its own contexts. Ours.",
     )
     reuse_cap: int = Field(16, ge=1, description="Most samples of a round in which one chunk may stand. Ours.")
     seed: int = Field(0, description="Seed of the shuffles.")
@@ -126,8 +127,8 @@ def layout_sample(
 ) -> dict[str, Any]:
     """One row of ``samples``: order, cuts, absolute token positions and dependencies of a full draft.
 
-    A dependency's ``position`` is the index of its token in the sample, its ``distance`` the tokens from the end of the chunk's
-    segment to it.
+    A dependency's ``position`` is the index of its token in the sample, its ``distance`` the tokens from the end of
+    the chunk's segment to it.
     """
     shuffle = random.Random(f"{config.seed}:{number}:{draft.roots[0].root}")
     order = _order(draft, shuffle, config.layout)

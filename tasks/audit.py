@@ -18,6 +18,7 @@ from tasks.audit_chain import (
     audit_config,
     audit_corpus,
     audit_policies,
+    audit_tracking,
     corpus_at_hand,
 )
 from tasks.audit_samples import audit_samples
@@ -72,7 +73,7 @@ def audit_version(home: Home, version: str) -> AuditReport:
     corpus = list(audit_corpus(home, manifest))
     findings += _content(home, known, manifest, damaged=bool(failures(findings)), corpus_is_whole=not failures(corpus))
     findings += corpus
-    for check in (audit_policies, audit_ancestors, audit_campaigns):
+    for check in (audit_policies, audit_ancestors, audit_campaigns, audit_tracking):
         findings += check(home, known, manifest)
     return AuditReport(version=known, round=manifest.round, findings=tuple(findings))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from models.policy_files import policy_digest
 from storage.campaigns import list_campaigns, load_campaign
 from storage.corpora import Corpus, corpus_folder, open_corpus
 from storage.digests import digest_json, short
-from storage.errors import InputError, IntegrityError, PolicyError
+from storage.errors import ConfigError, InputError, IntegrityError, PolicyError, ServiceError
 from storage.files import read_json
 from storage.findings import Finding, failed, failures, not_checkable, passed
 from storage.home import Home
@@ -16,6 +17,8 @@ from storage.manifests import Manifest
 from storage.policies import PolicyRecord, damaged_policy_files, list_policies
 from storage.refs import Ref
 from storage.tables import check_ref
+from storage.tracked_runs import POLICY_TAG, ROUND_TAG, VERSION_TAG
+from storage.tracking import Tracking
 from storage.versions import load_manifest, verify_version, version_uri
 
 CONFIG_FILE = "config.json"
@@ -191,3 +194,32 @@ def audit_campaigns(home: Home, version: str, manifest: Manifest) -> Iterator[Fi
             )
     if not named:
         yield not_checkable("campaign record", "no campaign of this home names this version")
+
+
+def audit_tracking(home: Home, version: str, manifest: Manifest) -> Iterator[Finding]:
+    """The round's MLflow run has this version, policy and round in its tags, and the version as its dataset."""
+    check, database = "MLflow run", "mlflow/mlflow.db"
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / database).exists():
+        yield not_checkable(check, "this home has no MLflow database", database)
+        return
+    try:
+        run = Tracking(home, attempts=1).find_version(version)
+    except (ServiceError, ConfigError) as error:
+        yield not_checkable(check, error.message)
+        return
+    if run is None:
+        yield not_checkable(check, "MLflow has no run of this version")
+        return
+    expected = {VERSION_TAG: version, POLICY_TAG: manifest.policy, ROUND_TAG: str(manifest.round)}
+    wrong = [
+        f"tag {tag} is {run.tags.get(tag)}, expected {value}"
+        for tag, value in expected.items()
+        if run.tags.get(tag) != value
+    ]
+    if version not in {dataset.digest for dataset in run.datasets}:
+        wrong.append("its dataset is not this version")
+    for name, number in manifest.funnel.items():
+        if name in run.metrics and run.metrics[name] != number:
+            wrong.append(f"metric {name} is {run.metrics[name]:g}, expected {number}")
+    where = f"run {run.run_id} of experiment {run.experiment}"
+    yield failed(check, f"{where}: {'; '.join(wrong)}") if wrong else passed(check, where)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.policy import policy_digest
 from storage.errors import PolicyError
 from storage.home import Home
-from storage.policies import add_policy
+from tasks.handoff import add_base_policy
 
 EMBEDDED = "embedded:"
 _MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -24,7 +23,9 @@ class BasePolicyConfig(BaseModel):
         "embedded:quickstart", description="embedded:quickstart, the folder of a Hugging Face checkpoint, or a hub id."
     )
     revision: str | None = Field(None, description="Commit of the hub repository; the main branch's newest otherwise.")
-    remote_code: bool = Field(False, description="Run code that the checkpoint's folder brings. Off unless you trust it.")
+    remote_code: bool = Field(
+        False, description="Run code that the checkpoint's folder brings. Off unless you trust it."
+    )
 
 
 def base_folder(config: BasePolicyConfig) -> Path:
@@ -35,13 +36,17 @@ def base_folder(config: BasePolicyConfig) -> Path:
     if config.base.startswith(EMBEDDED):
         folder = _MODELS / config.base.removeprefix(EMBEDDED)
         if not folder.is_dir():
-            raise PolicyError(f"policylong brings no model {config.base!r}.", hint="Set policy.base to a folder or a hub id.")
+            raise PolicyError(
+                f"policylong brings no model {config.base!r}.", hint="Set policy.base to a folder or a hub id."
+            )
         return folder
     folder = Path(config.base).expanduser()
     if folder.is_dir():
         return folder
     if config.base.count("/") != 1 or config.base.startswith((".", "/", "~")):
-        raise PolicyError(f"the policy folder {config.base} does not exist.", hint="Set policy.base to a folder or a hub id.")
+        raise PolicyError(
+            f"the policy folder {config.base} does not exist.", hint="Set policy.base to a folder or a hub id."
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -57,8 +62,5 @@ def base_folder(config: BasePolicyConfig) -> Path:
 
 
 def take_base(home: Home, config: BasePolicyConfig) -> str:
-    """Registers the base model in the home and returns its digest."""
-    folder = base_folder(config)
-    digest = policy_digest(folder)
-    add_policy(home, folder, digest, parent=None, trained_on=None, round=0)
-    return digest
+    """Registers the base model in the home, after checking that it loads, and returns its digest."""
+    return add_base_policy(home, base_folder(config), remote_code=config.remote_code).digest

@@ -23,7 +23,9 @@ from tasks.verification import VerificationConfig, separator_ids
 
 
 class NumericConfig(BaseModel):
-    """How the policy's numbers are computed: part of a version's identity, since it changes the last bits of an entropy."""
+    """How the policy's numbers are computed: part of a version's identity, since it changes the last bits of an
+    entropy.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,8 +42,12 @@ class BuildConfig(BaseModel):
 
     recipe: str = Field("policylong", description="Which method (tasks.recipes).")
     rounds: int = Field(4, ge=1, description="Rounds that share the roots. Paper: 4.")
-    roots_per_shard: int = Field(8, ge=1, description="Roots of one checkpointed task: at most some ten minutes of work. Ours.")
-    screening_tokens: int = Field(2048, ge=32, description="Context of chunk and root, the same in all rounds. Paper: about 2K.")
+    roots_per_shard: int = Field(
+        8, ge=1, description="Roots of one checkpointed task: at most some ten minutes of work. Ours."
+    )
+    screening_tokens: int = Field(
+        2048, ge=32, description="Context of chunk and root, the same in all rounds. Paper: about 2K."
+    )
     roots: RootsConfig = RootsConfig()
     entropy: EntropyConfig = EntropyConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
@@ -64,13 +70,16 @@ class BuildConfig(BaseModel):
         return {"roots": self.roots.seed, "placebo": self.verification.seed, "assembly": self.assembly.seed}
 
 
-def check_sizes(config: BuildConfig, *, chunk_tokens: int, separator_tokens: int, bos_tokens: int, policy_context: int) -> None:
+def check_sizes(
+    config: BuildConfig, *, chunk_tokens: int, separator_tokens: int, bos_tokens: int, policy_context: int
+) -> None:
     """Checks that everything fits before any work is done; raises ``ConfigError`` naming value, limit and option."""
     together = bos_tokens + config.roots.root_tokens + separator_tokens + chunk_tokens
     if together > config.screening_tokens:
         raise ConfigError(
-            f"a root of {config.roots.root_tokens} tokens, a chunk of {chunk_tokens} and {separator_tokens + bos_tokens} more"
-            f" make {together}, the screening context is {config.screening_tokens}.",
+            f"a root of {config.roots.root_tokens} tokens, a chunk of {chunk_tokens} and"
+            f" {separator_tokens + bos_tokens} more make {together}, the screening context is"
+            f" {config.screening_tokens}.",
             hint="Lower build.roots.root_tokens or corpus.chunking.max_tokens, or raise build.screening_tokens.",
         )
     if config.screening_tokens > policy_context:

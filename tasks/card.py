@@ -56,7 +56,9 @@ class CardFigures:
     def missed(self) -> list[str]:
         """The names of the floors that were not reached."""
         values = asdict(self)
-        return [n for n, floor in FLOORS.items() if (values[n] > floor if n == "second_over_first" else values[n] < floor)]
+        return [
+            n for n, floor in FLOORS.items() if (values[n] > floor if n == "second_over_first" else values[n] < floor)
+        ]
 
 
 def measure_card(

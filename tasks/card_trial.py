@@ -46,7 +46,8 @@ class CardConfig(BaseModel):
 class TextEmbedder(Protocol):
     """What the measurement needs of an embedder: unit vectors [n, d] of texts."""
 
-    def encode(self, texts: Sequence[str], kind: Literal["query", "passage"]) -> npt.NDArray[np.float32]: ...
+    def encode(self, texts: Sequence[str], kind: Literal["query", "passage"]) -> npt.NDArray[np.float32]:
+        """The vectors, in the order of the texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,9 @@ class Trial:
         """One window each of the documents that come first by hash."""
         config = self._config
         roots: list[Piece] = []
-        for number in sorted(range(len(documents)), key=lambda d: unit_hash("card-root", config.seed, documents[d].source)):
+        for number in sorted(
+            range(len(documents)), key=lambda d: unit_hash("card-root", config.seed, documents[d].source)
+        ):
             if len(roots) == config.roots:
                 break
             found = list(self._windows(documents[number], number, config.root_tokens, config.min_root_tokens))
@@ -138,9 +141,7 @@ class Trial:
         runs = RunIndex(root.text, RUN_CHARACTERS)
         return np.asarray([c.document != root.document and not runs.shares(c.text) for c in self.chunks])
 
-    def _retrieve(
-        self, root: Piece, positions: Sequence[int], allowed: npt.NDArray[np.bool_]
-    ) -> list[tuple[int, int]]:
+    def _retrieve(self, root: Piece, positions: Sequence[int], allowed: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
         """(position, chunk): the nearest allowed chunks of every position by cosine."""
         radius = self._config.entropy.query_radius
         queries = self._tokenizer.batch_decode([list(query_window(root.ids, t, radius)) for t in positions])
@@ -149,9 +150,7 @@ class Trial:
         nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : self._config.top_k]
         return [(t, int(c)) for t, row in zip(positions, nearest, strict=True) for c in row if allowed[c]]
 
-    def _judge(
-        self, number: int, before: npt.NDArray[np.float32], pairs: Sequence[tuple[int, int]]
-    ) -> list[Judged]:
+    def _judge(self, number: int, before: npt.NDArray[np.float32], pairs: Sequence[tuple[int, int]]) -> list[Judged]:
         """The gain of every pair; one forward pass per chunk serves all its positions."""
         root = self.roots[number]
         chunks = sorted({chunk for _, chunk in pairs})

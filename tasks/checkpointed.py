@@ -1,12 +1,13 @@
 """A checkpointed step: a pure function over digests, made into a Prefect task that is never done twice.
 
-A step is ``produce(home, inputs, config) -> {name: Ref}``. Its key is step name + code version + digests of its inputs + its
-config. Fields of ``inputs`` declared with ``exclude=True`` (a path, a label) are told to the step but are no part of the key.
+A step is ``produce(home, inputs, config) -> {name: Ref}``. Its key is step name + code version + digests of its inputs
++ its config. Fields of ``inputs`` declared with ``exclude=True`` (a path, a label) are told to the step but are no
+part of the key.
 
-Two records say that a step is done. Ours (``storage.checkpoints``) is written right after the output and is the truth; Prefect's
-cached result makes it visible as *Cached* in the UI. Before either is believed the output is hashed again; if the bytes are
-not what was recorded both are dropped and the step runs. That is exactly-once for finished steps, at-least-once for a step
-that was killed half way (its half-written file was never renamed into place).
+Two records say that a step is done. Ours (``storage.checkpoints``) is written right after the output and is the truth;
+Prefect's cached result makes it visible as *Cached* in the UI. Before either is believed the output is hashed again;
+if the bytes are not what was recorded both are dropped and the step runs. That is exactly-once for finished steps,
+at-least-once for a step that was killed half way (its half-written file was never renamed into place).
 """
 
 from __future__ import annotations
@@ -66,9 +67,7 @@ class Step(Generic[Inputs, Config]):
 
     def key(self, inputs: Inputs, config: Config) -> StepKey:
         """The step's key for these inputs and this config."""
-        return StepKey(
-            step=self.name, code_version=self.code_version, inputs=identity(inputs), config=identity(config)
-        )
+        return StepKey(step=self.name, code_version=self.code_version, inputs=identity(inputs), config=identity(config))
 
     def run(self, home: Home, inputs: Inputs, config: Config) -> dict[str, Ref]:
         """The step's refs: from its checkpoint when it is finished, else computed now."""

@@ -27,7 +27,9 @@ class EntropyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     alpha: float = Field(2.0, ge=0, le=10, description="tau = mean + alpha * std. Paper (EntropyLong).")
-    min_context: int = Field(16, ge=0, description="Positions before this one are skipped; 0 is the literal rule. Ours.")
+    min_context: int = Field(
+        16, ge=0, description="Positions before this one are skipped; 0 is the literal rule. Ours."
+    )
     query_radius: int = Field(16, ge=0, description="Tokens on each side of the position in the query. Paper: 16.")
 
 
@@ -45,8 +47,8 @@ class Selection:
 def select_positions(entropies: NDArray[np.floating[Any]], first: int, config: EntropyConfig) -> Selection:
     """Positions whose entropy lies above mean + alpha * std (population std; METHOD 2.2).
 
-    ``entropies`` [n] in nats is indexed by position; those before ``max(first, min_context)`` enter neither the statistics nor
-    the selection. ``first`` is 1, or 0 when the tokenizer sets a BOS. Statistics are in float64.
+    ``entropies`` [n] in nats is indexed by position; those before ``max(first, min_context)`` enter neither the
+    statistics nor the selection. ``first`` is 1, or 0 when the tokenizer sets a BOS. Statistics are in float64.
     """
     start = max(first, config.min_context)
     used = np.asarray(entropies[start:], dtype=np.float64)
@@ -75,7 +77,9 @@ class EntropyInputs(BaseModel):
 
 @step("entropy", code_version=1)
 def screen_entropy(home: Home, inputs: EntropyInputs, config: EntropyConfig) -> dict[str, Ref]:
-    """Reads each root once and writes ``screened`` (its statistics) and ``positions`` (its uncertain tokens with queries)."""
+    """Reads each root once and writes ``screened`` (its statistics) and ``positions`` (its uncertain tokens with
+    queries).
+    """
     policy = policy_for(inputs.policy)
     bos = policy.bos
     reader = RowReader(home.path, inputs.roots, ["input_ids"])

@@ -38,15 +38,16 @@ class HandOff:
 def hand_off(home: Home, version: str, policy: str) -> HandOff:
     """Checks that ``policy`` may be trained on ``version`` (full or prefix): every file against its digest.
 
-    Raises ``IntegrityError`` naming the file when the version or the policy is not what its digest says, and ``PolicyError``
-    when the version was built with another policy.
+    Raises ``IntegrityError`` naming the file when the version or the policy is not what its digest says, and
+    ``PolicyError`` when the version was built with another policy.
     """
     full = resolve_version(home, version)
     wrong = failures(verify_version(home, full))
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise IntegrityError(
-            f"dataset version {short(full)} is not trained on: {wrong[0].file or wrong[0].check} {wrong[0].detail}{more}.",
+            f"dataset version {short(full)} is damaged, nothing is trained on it:"
+            f" {wrong[0].file or wrong[0].check} {wrong[0].detail}{more}.",
             hint=f"policylong audit {short(full)} names every damaged file; policylong build makes them anew.",
         )
     manifest = load_manifest(home, full)
@@ -77,8 +78,8 @@ def add_base_policy(home: Home, path: Path, *, remote_code: bool = False) -> Pol
 def add_external_policy(home: Home, path: Path, trained_on: str, *, remote_code: bool = False) -> PolicyRecord:
     """Brings in a checkpoint that was trained elsewhere on a version (round number, prefix or full) and registers it.
 
-    It must load, be of the shape of the policy the version was built with and have the same tokenizer. Raises ``PolicyError``
-    otherwise, also when it is that policy itself.
+    It must load, be of the shape of the policy the version was built with and have the same tokenizer. Raises
+    ``PolicyError`` otherwise, also when it is that policy itself.
     """
     version = resolve_version(home, trained_on)
     manifest = load_manifest(home, version)

@@ -34,7 +34,9 @@ class NegativesConfig(BaseModel):
     depth: int = Field(
         16, ge=1, description="Neighbours looked at per positive; those beyond negatives_per_positive are spares. Ours."
     )
-    copy_characters: int = Field(64, ge=8, description="A shared run of so many characters makes a near-duplicate. Ours.")
+    copy_characters: int = Field(
+        64, ge=8, description="A shared run of so many characters makes a near-duplicate. Ours."
+    )
     copy_cosine: float = Field(0.97, gt=0, le=1, description="A cosine above this makes a near-duplicate. Ours.")
 
 
@@ -52,7 +54,9 @@ class NegativesInputs(BaseModel):
 
 @step("negatives", code_version=1)
 def find_negatives(home: Home, inputs: NegativesInputs, config: NegativesConfig) -> dict[str, Ref]:
-    """The nearest neighbours of each root's positives with the reason of those that can't be used: table ``negatives``."""
+    """The nearest neighbours of each root's positives with the reason of those that can't be used: table
+    ``negatives``.
+    """
     key = find_negatives.key(inputs, config)
     kept = read_table(home.path, inputs.verdicts, ["root", "chunk", "kept"]).filter(pl.col("kept"))
     rows: list[dict[str, Any]] = []

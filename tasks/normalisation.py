@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.quarantine import Refusal
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff]")
-_LINE_ENDS = re.compile(r"\r\n|[\r\x0c\x85\u2028\u2029]")
-_TRAILING = re.compile(r"[^\S\n]+(?=\n|\Z)")
+_LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _EMPTY_LINES = re.compile(r"\n{4,}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -34,10 +33,11 @@ def normalised(text: str, config: NormalisationConfig) -> str | Refusal:
     """The text in its one form, or why it can't be a document. A text in that form comes back unchanged."""
     if found := _SURROGATE.search(text):
         return Refusal("lone-surrogate", f"U+{ord(found[0]):04X} at character {found.start()}", text)
-    if config.unicode:
-        text = unicodedata.normalize("NFC", text)
     text = _CONTROL.sub("", _LINE_ENDS.sub("\n", text))
-    text = _EMPTY_LINES.sub("\n\n\n", _TRAILING.sub("", text)).strip("\n")
+    if config.unicode:
+        # After the control characters went: one may have stood between a letter and its accent.
+        text = unicodedata.normalize("NFC", text)
+    text = _EMPTY_LINES.sub("\n\n\n", "\n".join([line.rstrip() for line in text.split("\n")])).strip("\n")
     if not text.strip():
         return Refusal("empty")
     if len(text) < config.min_characters:

@@ -1,8 +1,9 @@
 """Packing: which roots and contexts share a sample of exactly so many tokens (METHOD 2.7; the search itself is ours).
 
-A draft takes roots in order. A root comes with as many of its contexts as fit, the largest gain first, each with its hard
-negatives; when the next root no longer fits, spare negatives fill the rest. The surplus of the last one is cut at the front
-of context segments that carry no dependency; roots and positives are never cut. What finds no place is reported.
+A draft takes roots in order. A root comes with as many of its contexts as fit, the largest gain first, each with its
+hard negatives; when the next root no longer fits, spare negatives fill the rest. The surplus of the last one is cut at
+the front of context segments that carry no dependency; roots and positives are never cut. What finds no place is
+reported.
 
     Draft   one sample being packed, with the rules that hold inside a sample
     Packer  the search, with the rules that hold across samples
@@ -41,7 +42,9 @@ class Unplaced:
 
 @dataclass(slots=True)
 class Draft:
-    """A sample being packed: its roots, its positives with those they help, its negatives with the root that brought them."""
+    """A sample being packed: its roots, its positives with those they help, its negatives with the root that brought
+    them.
+    """
 
     target: int
     measures: Measures
@@ -110,7 +113,7 @@ class Draft:
 
 @dataclass(slots=True)
 class Packer:
-    """Packs bundles into drafts. ``usable`` says whether a chunk may still be used (the cap on reuse across samples)."""
+    """Packs bundles into drafts. ``usable`` says whether a chunk may still be used (cap on reuse across samples)."""
 
     target: int
     negatives_per_positive: int
@@ -119,7 +122,9 @@ class Packer:
     unplaced: list[Unplaced] = field(default_factory=list)
 
     def has_enough(self, queue: list[Bundle]) -> bool:
-        """Whether the waiting roots and positives would fill two samples, so that there is a choice when one is filled."""
+        """Whether the waiting roots and positives would fill two samples, so that there is a choice when one is
+        filled.
+        """
         total = 0
         for bundle in queue:
             total += self.measures.root_tokens(bundle.root)
@@ -157,7 +162,9 @@ class Packer:
         return None
 
     def _try_root(self, draft: Draft, bundle: Bundle) -> list[tuple[Context, str]] | None:
-        """Adds a root with the contexts that fit; returns those left out with the reason, or None when the root can't join."""
+        """Adds a root with the contexts that fit; returns those left out with the reason, or None when the root can't
+        join.
+        """
         documents = draft.root_documents()
         left_out: list[tuple[Context, str]] = []
         contexts: list[Context] = []
@@ -190,7 +197,9 @@ class Packer:
                 wanted -= 1
 
     def _fill(self, draft: Draft) -> list[tuple[int, int]] | None:
-        """Fills the rest with spare negatives; returns the (root, positive) pairs given back for it, None when it can't."""
+        """Fills the rest with spare negatives; returns the (root, positive) pairs given back for it, None when it
+        can't.
+        """
         given_back: list[tuple[int, int]] = []
         while True:
             for root, chunk in _spares(draft):
@@ -208,7 +217,7 @@ class Packer:
             given_back.extend(removed)
 
     def _give_back(self, draft: Draft) -> list[tuple[int, int]]:
-        """Takes out the positive of least gain, never a root's last; its (root, chunk) pairs, empty when none can go."""
+        """Takes out the positive of least gain, never a root's last; returns its (root, chunk) pairs."""
         helped: dict[int, int] = {}
         for users in draft.positives.values():
             for root, _ in users:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from storage.files import replacing
 
+PLOTS = ("entropy.png", "thresholds.png", "gains.png")
 BINS = 60
 GAIN_RANGE = (-1.0, 1.0)
 BLUE, ORANGE, GREY = "#2a6f97", "#d17a22", "#8a8a8a"
@@ -23,16 +24,17 @@ BLUE, ORANGE, GREY = "#2a6f97", "#d17a22", "#8a8a8a"
 def write_plots(
     folder: Path, tables: Mapping[str, pl.DataFrame | pl.LazyFrame], title: str, epsilon: float | None = None
 ) -> list[Path]:
-    """Writes ``entropy.png``, ``thresholds.png`` and ``gains.png`` into a folder and returns them in this order.
+    """Writes ``PLOTS`` into a folder and returns their paths.
 
     ``tables`` are the round's screened, positions and verdicts; ``epsilon`` draws the line above which a pair is kept.
     """
     lazy = {name: frame.lazy() for name, frame in tables.items()}
-    return [
-        _save(folder / "entropy.png", _entropy(lazy["positions"], lazy["screened"], title)),
-        _save(folder / "thresholds.png", _thresholds(lazy["screened"], title)),
-        _save(folder / "gains.png", _gains(lazy["verdicts"], title, epsilon)),
-    ]
+    figures = (
+        _entropy(lazy["positions"], lazy["screened"], title),
+        _thresholds(lazy["screened"], title),
+        _gains(lazy["verdicts"], title, epsilon),
+    )
+    return [_save(folder / name, figure) for name, figure in zip(PLOTS, figures, strict=True)]
 
 
 def _entropy(positions: pl.LazyFrame, screened: pl.LazyFrame, title: str) -> Figure:

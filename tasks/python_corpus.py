@@ -36,12 +36,14 @@ QUICKSTART_SPLIT = SplitConfig(pretrain=0.6, heldout=0.1, probe=0.05, seed=36)
 and a good twenty modules of the standard library to screen, and numpy, datasets and pytest to evaluate on."""
 
 OWN_DISTRIBUTION = "policylong"
-SKIPPED_FOLDERS = frozenset(
+SKIPPED_FOLDERS = frozenset(  # noqa: SIM905
     "__pycache__ test tests testing _testing idlelib lib2to3 turtledemo ensurepip site-packages encodings licenses"
     " _vendor vendor vendored _vendored vendors third_party thirdparty _third_party extern externals _externals"
     " external node_modules".split()
 )
-SKIPPED_STEMS = re.compile(r"(licen[sc]e|copying|notice|authors|contributors|changelog|changes|history|news|top_level)", re.I)
+SKIPPED_STEMS = re.compile(
+    r"(licen[sc]e|copying|notice|authors|contributors|changelog|changes|history|news|top_level)", re.I
+)
 SKIPPED_FILES = re.compile(r"(_pb2(_grpc)?\.py|_sysconfigdata.*\.py|(^|/)test_[^/]*\.py|_test\.py|conftest\.py)$")
 DESCRIPTION = "METADATA"
 DOC_SUFFIXES = frozenset({".rst", ".md", ".txt"})
@@ -65,10 +67,14 @@ class PythonCorpusConfig(BaseModel):
         4_000_000, ge=1_000, description="No distribution gives more than this. Characters. Ours."
     )
     budget_characters: int | None = Field(
-        None, ge=10_000, description="About how much text in all; whole folders are chosen by hash. None: everything. Ours."
+        None,
+        ge=10_000,
+        description="About how much text in all; whole folders are chosen by hash. None: everything. Ours.",
     )
     folders: int = Field(
-        24, ge=1, description="With a budget: a folder gives at most this part of it, so at least so many are there. Ours."
+        24,
+        ge=1,
+        description="With a budget: a folder gives at most this part of it, so at least so many are there. Ours.",
     )
     seed: int = Field(0, description="Salt of the hash that chooses folders and, in a folder over its limit, files.")
 
@@ -96,7 +102,9 @@ def iterate_python_documents(config: PythonCorpusConfig) -> Iterator[RawDocument
     if config.budget_characters is not None:
         packages = _within_budget(list(packages), config, config.budget_characters)
     for origin, root, files in packages:
-        share = min(1.0, config.max_characters_per_group / max(1, sum(size for _, size in files)))
+        share = min(
+            1.0, config.max_characters_per_group / max(1, sum(size for name, size in files if name != DESCRIPTION))
+        )
         for relative, _ in files:
             if relative == DESCRIPTION:
                 yield from _description(origin, config)
@@ -179,7 +187,9 @@ def _packages() -> Iterator[_Package]:
 
 def _owner(name: str, dist: importlib.metadata.Distribution, owners: dict[str, str]) -> str:
     """The first distribution that fills the same import package: a family must not be torn apart by the split."""
-    tops = {f.parts[0] for f in dist.files or () if f.suffix == ".py" and len(f.parts) > 1 and f.parts[0].isidentifier()}
+    tops = {
+        f.parts[0] for f in dist.files or () if f.suffix == ".py" and len(f.parts) > 1 and f.parts[0].isidentifier()
+    }
     known = [owners[top] for top in sorted(tops - SKIPPED_FOLDERS) if top in owners]
     family = known[0] if known else name
     for top in tops - SKIPPED_FOLDERS:
@@ -202,7 +212,9 @@ def _readable_path(relative: str) -> bool:
     path = PurePosixPath(relative)
     if SKIPPED_FOLDERS.intersection(path.parts[:-1]) or ".." in path.parts or path.is_absolute():
         return False
-    if any(part.endswith((".dist-info", ".data", ".egg-info")) for part in path.parts) or SKIPPED_FILES.search(relative):
+    if any(part.endswith((".dist-info", ".data", ".egg-info")) for part in path.parts) or SKIPPED_FILES.search(
+        relative
+    ):
         return False
     return path.suffix == ".py" or (path.suffix in DOC_SUFFIXES and not SKIPPED_STEMS.match(path.stem))
 

@@ -67,7 +67,7 @@ def strip_docstrings(text: str) -> str | None:
         elif len(node.body) == 1 and not isinstance(node, ast.Module):
             fill[start] = f"{before}..."
         drop.update(range(start, end + 1))
-    kept = [fill[i] if i in fill else line for i, line in enumerate(lines) if i in fill or i not in drop]
+    kept = [fill.get(i, line) for i, line in enumerate(lines) if i in fill or i not in drop]
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(_without_legal_head(kept))).strip("\n")
 
 

@@ -1,7 +1,7 @@
 """Recipes: which steps make a round's samples. A recipe is declared here and nowhere branched on.
 
-    policylong    positives and hard negatives by the current policy        PolicyLong (arXiv 2604.07809)
-    entropylong   positives only                                            EntropyLong (2510.02330), repeated every round
+policylong    positives and hard negatives by the current policy        PolicyLong (arXiv 2604.07809)
+entropylong   positives only                                            EntropyLong (2510.02330), repeated every round
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("policylong", "PolicyLong, arXiv 2604.07809", "verified positives and hard negatives of the current policy"),
+        Recipe(
+            "policylong", "PolicyLong, arXiv 2604.07809", "verified positives and hard negatives of the current policy"
+        ),
         Recipe(
             "entropylong",
             "EntropyLong, arXiv 2510.02330",

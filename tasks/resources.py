@@ -1,7 +1,8 @@
-"""The heavy things of a process, opened on first need and shared by its steps: policy, scorer, embedder, index, corpus readers.
+"""The heavy things of a process, opened on first need and shared by its steps: policy, scorer, embedder, index, corpus
+readers.
 
-Nothing is opened by a run whose steps are all finished. ``release()`` closes what is open; a policy is let go when another
-one is asked for, so two are never in memory at once.
+Nothing is opened by a run whose steps are all finished. ``release()`` closes what is open; a policy is let go when
+another one is asked for, so two are never in memory at once.
 """
 
 from __future__ import annotations
@@ -67,9 +68,7 @@ def policy_for(inputs: PolicyInputs) -> ReadyPolicy:
         return _policy[1]
     _policy = None
     torch.set_num_threads(inputs.threads)
-    loaded = load_policy(
-        Path(inputs.folder), device=inputs.device, dtype=inputs.dtype, remote_code=inputs.remote_code
-    )
+    loaded = load_policy(Path(inputs.folder), device=inputs.device, dtype=inputs.dtype, remote_code=inputs.remote_code)
     if loaded.digest != inputs.digest:
         raise PolicyError(
             f"the policy in {inputs.folder} has digest {loaded.digest[:12]}, expected {inputs.digest[:12]}.",

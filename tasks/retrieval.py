@@ -32,11 +32,15 @@ class RetrievalConfig(BaseModel):
     overfetch: float = Field(
         2.0,
         ge=1,
-        description="Nearest chunks looked at per position, as a multiple of top_k: an excluded one makes room for the next. 1 takes"
+        description="Nearest chunks looked at per position, as a multiple of top_k: an excluded one makes room for"
+        " the next. 1 takes"
         " the top_k nearest and loses the excluded ones. Ours.",
     )
     copy_characters: int = Field(
-        64, ge=8, description="A chunk that shares a run of so many characters with the root is a copy (white space folded). Ours."
+        64,
+        ge=8,
+        description="A chunk that shares a run of so many characters with the root is a copy (white space folded)."
+        " Ours.",
     )
 
 

@@ -1,9 +1,9 @@
 """Roots: the windows of documents in which the policy's uncertainty is looked for (METHOD 2.0, ours).
 
 Documents of the screened part are visited in the order of a hash of their id and cut into windows; of each at most
-``windows_per_document`` are taken, chosen by hash. The table's order is again by hash, so that every round takes its own
-slice of it, disjoint from all others and the same in every recipe that looks for uncertainty. Probe roots come from the
-documents set aside for them at ingest; they are screened in every round and never trained on.
+``windows_per_document`` are taken, chosen by hash. The table's order is again by hash, so that every round takes its
+own slice of it, disjoint from all others and the same in every recipe that looks for uncertainty. Probe roots come
+from the documents set aside for them at ingest; they are screened in every round and never trained on.
 """
 
 from __future__ import annotations
@@ -62,17 +62,19 @@ class RootsInputs(BaseModel):
 
 @step("roots", code_version=1)
 def cut_roots(home: Home, inputs: RootsInputs, config: RootsConfig) -> dict[str, Ref]:
-    """The roots table of a campaign: probe roots first, then ``rounds x roots_per_round`` roots in the order of their use.
+    """The roots table of a campaign: probe roots first, then ``rounds x roots_per_round`` roots in the order of their
+    use.
 
     Raises ``InputError`` when the corpus yields fewer.
     """
     encode = _encoder(Path(inputs.tokenizer_folder))
     ids = read_table(home.path, inputs.documents, ["doc_id", "part"]).with_row_index("doc")
     rows: list[dict[str, Any]] = []
-    for role, part, wanted in (
+    plan: tuple[tuple[Role, Part, int], ...] = (
         ("probe", "probe", config.probe_roots),
         ("train", "screen", config.roots_per_round * inputs.rounds),
-    ):
+    )
+    for role, part, wanted in plan:
         found = _roots_of_part(home, inputs.documents, ids, role, part, wanted, encode, config)
         if len(found) < wanted:
             raise InputError(

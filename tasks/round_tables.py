@@ -42,7 +42,13 @@ class RoundTables:
 
     @classmethod
     def gather(
-        cls, roots: Ref, screened: Shards, candidates: Shards, verdicts: Shards, negatives: Shards, assembled: Mapping[str, Ref]
+        cls,
+        roots: Ref,
+        screened: Shards,
+        candidates: Shards,
+        verdicts: Shards,
+        negatives: Shards,
+        assembled: Mapping[str, Ref],
     ) -> RoundTables:
         """The tables as the steps returned them."""
         shards: dict[str, list[Ref]] = {"roots": [roots]}
@@ -90,7 +96,6 @@ def round_manifest(
     policy: PolicyInputs,
     parent_version: str | None,
     tables: RoundTables,
-    extra: Mapping[str, Source],
 ) -> Manifest:
     """The manifest of a round: what it was made from, with what, and what came out; no time, host or path."""
     record = policy_record(home, policy.digest)
@@ -107,7 +112,7 @@ def round_manifest(
         parent_policy=record.parent,
         parent_version=parent_version,
         lag=0,
-        files=entries_of(home, {**tables.files(), **extra}),
+        files=entries_of(home, tables.files()),
         numeric=NumericEnvironment(
             device=policy.device,
             dtype=policy.dtype,

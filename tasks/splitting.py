@@ -24,7 +24,10 @@ class SplitConfig(BaseModel):
     pretrain: float = Field(0.0, ge=0, lt=1, description="Share of groups a base model may be pretrained on. Ours.")
     heldout: float = Field(0.1, ge=0, lt=1, description="Share of groups kept for evaluation only. Ours.")
     probe: float = Field(
-        0.05, ge=0, lt=1, description="Share of the screened documents set aside as probe roots, not in the index. Ours."
+        0.05,
+        ge=0,
+        lt=1,
+        description="Share of the screened documents set aside as probe roots, not in the index. Ours.",
     )
     seed: int = Field(0, description="Salt of the hash.")
 

@@ -1,4 +1,4 @@
-"""One round's training as a checkpointed step: done once, resumed after a kill, believed only while its policy is whole."""
+"""One round's training as a checkpointed step: done once, resumed after a kill, believed while its policy is whole."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def recorded_training(home: Home, key: StepKey) -> TrainingResult | None:
 
 
 def run_training(home: Home, hand: HandOff, config: TrainingConfig) -> TrainingResult:
-    """Trains the handed-over policy on its version, registers what comes out and records it; a second call returns the record.
+    """Trains the handed-over policy on its version, registers what comes out and records it.
 
-    Raises ``BusyError`` when another process trains the same.
+    A second call returns the record. Raises ``BusyError`` when another process trains the same.
     """
     key = training_key(hand.version, hand.policy, config)
     with home.lock(f"train-{short(key.digest, 16)}"):

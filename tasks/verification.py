@@ -2,9 +2,9 @@
 
     gain = (H_t - H'_t) / H_t          kept when gain > epsilon
 
-H'_t is the entropy with the candidate in front of the root. Chunk, separator and root are tokenised separately and their ids
-concatenated (BOS once, if any), here and in the samples: joining text first would shift the root's tokens. One forward pass
-per (root, chunk) serves every position of the root that retrieved the chunk.
+H'_t is the entropy with the candidate in front of the root. Chunk, separator and root are tokenised separately and
+their ids concatenated (BOS once, if any), here and in the samples: joining text first would shift the root's tokens.
+One forward pass per (root, chunk) serves every position of the root that retrieved the chunk.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -43,7 +44,10 @@ class VerificationConfig(BaseModel):
     epsilon: float = Field(0.4, ge=0, lt=1, description="A candidate is kept when its gain is larger. Paper: 0.4.")
     separator: str = Field(SEPARATOR, description="Between contexts and root. Inferred from a sister repository.")
     placebo_fraction: float = Field(
-        0.1, ge=0, le=1, description="Share of roots at which a random chunk of the same length is scored as well. Ours."
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of roots at which a random chunk of the same length is scored as well. Ours.",
     )
     copy_characters: int = Field(64, ge=8, description="Exclusion rule for the placebo chunks; as in retrieval. Ours.")
     seed: int = Field(0, description="Salt of the placebo's choice.")
@@ -71,7 +75,9 @@ class Pair:
     placebo: bool = False
 
 
-def prefixed(bos: Sequence[int], chunk: Sequence[int], separator: Sequence[int], root: Sequence[int]) -> tuple[int, ...]:
+def prefixed(
+    bos: Sequence[int], chunk: Sequence[int], separator: Sequence[int], root: Sequence[int]
+) -> tuple[int, ...]:
     """The ids of a verification context: BOS (if any), chunk, separator, root."""
     return (*bos, *chunk, *separator, *root)
 
@@ -83,11 +89,13 @@ def relative_gain(before: float, after: float) -> float:
 
 def is_literal(chunk: Sequence[int], previous: int | None, token: int) -> bool:
     """Whether the bigram (previous, token) stands in the chunk: copying rather than inference (METHOD 2.5, ours)."""
-    return any(a == previous and b == token for a, b in zip(chunk, chunk[1:], strict=False))
+    return any(a == previous and b == token for a, b in pairwise(chunk))
 
 
 def pairs_of(candidates: pl.DataFrame) -> list[Pair]:
-    """Unique (root, chunk) pairs of the candidates that were not excluded, with the positions that retrieved them, ordered."""
+    """Unique (root, chunk) pairs of the candidates that were not excluded, with the positions that retrieved them,
+    ordered.
+    """
     grouped = (
         candidates.filter(pl.col("excluded").is_null())
         .sort("root", "chunk", "t")

@@ -1,0 +1,116 @@
+"""The campaign flow: ingest once, then round after round build, train, evaluate, each round with the policy the last
+one gave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.build import BuildInputs, build_round
+from flows.console import RoundRow, WorkedExample
+from flows.evaluate import evaluate_policy
+from flows.ingest import ingest
+from flows.outcome import round_rows, worked_example
+from flows.presets import Preset
+from flows.train import train_round
+from storage.campaigns import Campaign, RoundRecord, load_campaign, record_round, start_campaign
+from storage.home import Home
+from storage.policies import list_policies
+from tasks.base_policy import take_base
+from tasks.resources import release
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignResult:
+    """Where a campaign stands; ``waiting_for`` is the version whose training is awaited from elsewhere."""
+
+    campaign: Campaign
+    corpus: str
+    rows: tuple[RoundRow, ...]
+    example: WorkedExample | None
+    waiting_for: str | None = None
+
+    @classmethod
+    def of(cls, home: Home, name: str, corpus: str, waiting_for: str | None = None) -> CampaignResult:
+        """The result as the campaign's record and manifests have it."""
+        record = load_campaign(home, name)
+        rows = tuple(round_rows(home, record))
+        return cls(record, corpus, rows, worked_example(home, record), waiting_for)
+
+
+@flow(name="campaign", flow_run_name="campaign {preset.campaign.name}")
+def campaign(home_path: str, preset: Preset) -> CampaignResult:
+    """Runs or carries on a campaign. What is finished is not done again: the same call works after any interruption.
+
+    Raises ``ConfigError`` when a campaign of this name was started with another configuration.
+    """
+    home = Home.open(Path(home_path))
+    name = preset.campaign.name
+    start_campaign(home, name, campaign_identity(preset))
+    with home.lock(f"campaign-run-{name}"):
+        corpus = ingest(home_path, preset.corpus)
+        policy, version = take_base(home, preset.policy), None
+        for number in range(1, preset.build.rounds + 1):
+            inputs = BuildInputs(
+                campaign=name,
+                round=number,
+                corpus=corpus,
+                policy=policy,
+                parent_version=version,
+                embedder=preset.corpus.embedder,
+                index=preset.index,
+            )
+            version = build_round(home_path, inputs, preset.build)
+            release()
+            label = f"{name} round {number}"
+            before = evaluate_policy(home_path, policy, corpus, preset.evaluation, label=f"{label} before training")
+            if preset.campaign.train:
+                trained = train_round(home_path, version, policy, preset.training, label=label, campaign=name)
+                following = trained["policy"]
+            else:
+                trained, following = {}, _trained_elsewhere(home, version)
+                if following is None:
+                    return CampaignResult.of(home, name, corpus, waiting_for=version)
+            after = evaluate_policy(home_path, following, corpus, preset.evaluation, label=f"{label} after training")
+            figures = training_figures(trained, before, after)
+            record_round(
+                home,
+                name,
+                RoundRecord(round=number, version=version, policy=policy, next_policy=following, figures=figures),
+            )
+            policy = following
+    release()
+    return CampaignResult.of(home, name, corpus)
+
+
+def campaign_identity(preset: Preset) -> dict[str, Any]:
+    """What may not change while a campaign goes on: everything but descriptions and the address of the index."""
+    return preset.model_dump(mode="json", exclude={"description", "index"})
+
+
+def training_figures(trained: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The figures of training and evaluation for the campaign's table; gains in nats a token."""
+    figures: dict[str, Any] = {
+        "context_gain_before": before["gain"],
+        "context_gain_after": after["gain"],
+        "heldout_loss_before": before["loss_long"],
+        "heldout_loss_after": after["loss_long"],
+    }
+    if trained:
+        figures |= {
+            "training_seconds": trained["seconds"],
+            "training_tokens": trained["tokens"],
+            "first_loss": trained["steps"][0][1],
+            "last_loss": trained["steps"][-1][1],
+        }
+    return figures
+
+
+def _trained_elsewhere(home: Home, version: str) -> str | None:
+    """The policy that was brought in as trained on a version, the newest by digest order where there are several."""
+    found = [record.digest for record in list_policies(home) if record.trained_on == version]
+    return found[0] if found else None

@@ -1,0 +1,211 @@
+"""The commands that run something. Each opens the home, calls one flow and prints what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.journal import journal_size, steps_done
+from flows.session import Session, messages, results
+from storage.digests import short
+
+if TYPE_CHECKING:
+    from flows.presets import Preset
+
+PresetName = Annotated[str, typer.Option("--preset", "-p", help="A preset that comes along, or the path of a YAML file.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one value of the preset; may be given several times."),
+]
+CampaignName = Annotated[
+    str | None, typer.Option("--name", help="Name of the campaign; another name starts another campaign.")
+]
+QUICKSTART = "quickstart"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the application, in the order of the help page; a second time changes nothing."""
+    if app.registered_commands:
+        return
+    for command in (run, ingest, pretrain, build, train, evaluate, audit, status, doctor):
+        app.command()(command)
+    config = typer.Typer(no_args_is_help=True, help="Look at presets and what every option means.")
+    config.command("show")(config_show)
+    config.command("list")(config_list)
+    app.add_typer(config, name="config")
+
+
+def run(
+    context: typer.Context,
+    preset: PresetName = QUICKSTART,
+    changes: Changes = None,
+    name: CampaignName = None,
+) -> None:
+    """Run a whole campaign: ingest, then round after round build, train and evaluate.
+
+    What is finished is not done again: after a stop the same command carries on.
+    """
+    session: Session = context.obj
+    chosen = _preset(session, preset, changes, name)
+    with session.running() as home:
+        from flows.campaign import campaign
+
+        before = journal_size(home)
+        result = campaign(str(home.path), chosen)
+        done = steps_done(home, since=before)
+    from flows.console import show_campaign
+    from flows.outcome import round_rows, worked_example
+
+    show_campaign(results(), home.path, round_rows(home, result.campaign), worked_example(home, result.campaign))
+    if not done:
+        messages().print("Nothing was left to do: every step had been finished before.", style="bold green")
+    if result.waiting_for:
+        command = f"policylong policy add PATH --trained-on {short(result.waiting_for)}"
+        messages().print(f"The campaign waits for a checkpoint trained on {short(result.waiting_for)}: {command}, then this again.")
+
+
+def ingest(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path], typer.Argument(help="Parquet, JSONL (plain, .gz, .zst), text or Markdown files, or folders of them.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the corpus in the home.")] = "corpus",
+    text: Annotated[str | None, typer.Option("--text", help="Column that holds the text.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Column that holds a title or group.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", "-p", help="Take all other options from a preset.")] = None,
+    changes: Changes = None,
+) -> None:
+    """Turn files into a corpus: normalised, deduplicated, cut into chunks, embedded.
+
+    Broken rows are set aside with their reason and counted. A stopped run is carried on by the same command.
+    """
+    raise AssertionError
+
+
+def pretrain(context: typer.Context) -> None:
+    """Train the small base model that comes with policylong anew, on the Python documentation of this machine."""
+    raise AssertionError
+
+
+def build(
+    context: typer.Context,
+    preset: PresetName = QUICKSTART,
+    changes: Changes = None,
+    name: CampaignName = None,
+    number: Annotated[int, typer.Option("--round", min=1, help="Which round of the campaign.")] = 1,
+) -> None:
+    """Build one round: screen roots with the current policy and publish a dataset version; no training."""
+    session: Session = context.obj
+    chosen = _preset(session, preset, changes, name)
+    with session.running() as home:
+        from flows.build import build_round
+        from flows.rounds import round_inputs
+
+        version = build_round(str(home.path), round_inputs(home, chosen, number), chosen.build)
+    results().print(version, highlight=False, soft_wrap=True)
+
+
+def train(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="Round number, dataset version or its first characters.")],
+    preset: PresetName = QUICKSTART,
+    changes: Changes = None,
+) -> None:
+    """Train the policy a dataset version was built with on that version; prints the next policy's digest."""
+    session: Session = context.obj
+    chosen = _preset(session, preset, changes, None)
+    with session.running() as home:
+        from flows.train import train_round
+        from storage.versions import load_manifest, resolve_version
+
+        full = resolve_version(home, version)
+        policy = load_manifest(home, full).policy
+        trained = train_round(str(home.path), full, policy, chosen.training, label=f"version {short(full)}")
+    results().print_json(data=trained)
+
+
+def evaluate(
+    context: typer.Context,
+    policy: Annotated[str, typer.Argument(help="Digest of a policy or its first characters (see: policylong policy list).")],
+    corpus: Annotated[str | None, typer.Option(help="Corpus whose held-out part is used; the preset's by default.")] = None,
+    preset: PresetName = QUICKSTART,
+    changes: Changes = None,
+) -> None:
+    """Measure how much a longer context helps a policy on held-out text, in nats per token."""
+    session: Session = context.obj
+    chosen = _preset(session, preset, changes, None)
+    with session.running() as home:
+        from flows.evaluate import evaluate_policy
+        from storage.policies import policy_record
+
+        digest = policy_record(home, policy).digest
+        measured = evaluate_policy(str(home.path), digest, corpus or chosen.corpus.name, chosen.evaluation)
+    results().print_json(data=measured)
+
+
+def audit(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(metavar="ROUND", help="Round number, CAMPAIGN:ROUND, or a dataset version.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what did not pass, and the summary.")] = False,
+) -> None:
+    """Recompute every digest and count of a round and its chain; exit code 1 when anything differs."""
+    session: Session = context.obj
+    home = session.existing()
+    from tasks.audit import audit_version
+
+    report = audit_version(home, version)
+    if as_json:
+        results().print_json(report.model_dump_json())
+    else:
+        colours = {"passed": "green", "failed": "bold red", "not-checkable": "yellow"}
+        for finding in report.findings:
+            if not (quiet and finding.status == "passed"):
+                results().print(finding.line, style=colours[finding.status], highlight=False, markup=False, soft_wrap=True)
+        results().print(f"{short(report.version)}: {report.summary}", style="bold", highlight=False, soft_wrap=True)
+    raise typer.Exit(report.exit_code)
+
+
+def status(context: typer.Context) -> None:
+    """Show what is in the home, what is running, and the next command."""
+    session: Session = context.obj
+    from flows.status import show_status
+
+    show_status(results(), session.home)
+
+
+def doctor(context: typer.Context) -> None:
+    """Check this machine: versions, disk, memory, GPU, ports, hub, models; says what to do about each."""
+    session: Session = context.obj
+    session.prepared()
+    from flows.doctor import examine, show_checks
+
+    raise typer.Exit(show_checks(results(), examine(session.home)))
+
+
+def config_show(context: typer.Context, preset: PresetName = QUICKSTART, changes: Changes = None) -> None:
+    """Print a preset in full, every option with its meaning; the output is a preset file itself."""
+    session: Session = context.obj
+    chosen = _preset(session, preset, changes, None)
+    from flows.explain import explained
+
+    results().print(explained(chosen), highlight=False, markup=False, soft_wrap=True)
+
+
+def config_list(context: typer.Context) -> None:
+    """List the presets that come with policylong."""
+    session: Session = context.obj
+    session.prepared()
+    from flows.presets import load_preset, preset_names
+
+    for name in preset_names():
+        results().print(f"{name}: {load_preset(name).description}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _preset(session: Session, preset: str, changes: list[str] | None, name: str | None) -> Preset:
+    session.prepared()
+    from flows.presets import load_preset
+
+    return load_preset(preset, [*(changes or []), *([f"campaign.name={name}"] if name else [])])

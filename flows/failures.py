@@ -1,0 +1,90 @@
+"""Every error that reaches the command line, as one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Iterator
+
+import click
+
+from flows.session import DEBUG, debug, messages
+from storage.errors import ConfigError, PolicylongError, ResourceError, ServiceError
+
+INTERRUPTED = 130
+UNEXPECTED = 70
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SERVICES = ("prefect", "httpx", "httpcore", "mlflow", "qdrant_client", "requests", "sqlalchemy", "sqlite3")
+
+
+def report(error: BaseException) -> int:
+    """Prints what went wrong as one line on stderr and gives the exit code."""
+    if isinstance(error, click.exceptions.Exit):
+        return int(error.exit_code)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        _print("stopped; run the same command to carry on")
+        return INTERRUPTED
+    if debug():
+        traceback.print_exception(error)
+    known = _known(error)
+    if known is None:
+        _print(
+            f"error: {type(error).__name__}: {error}. This is a defect of policylong;"
+            f" {DEBUG}=1 before the same command shows where it happened."
+        )
+        return UNEXPECTED
+    hint = f" {known.hint}" if known.hint else ""
+    _print(f"error: {known.message}{hint}")
+    return known.exit_code
+
+
+def _known(error: BaseException) -> PolicylongError | None:
+    """The error of our tree that stands for this one: itself, one it was raised from, or a translation."""
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "policylong"
+        return ConfigError(error.format_message().rstrip("."), hint=f"See: {command} --help")
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, PolicylongError):
+            return link
+    for link in chain:
+        translated = _translated(link)
+        if translated is not None:
+            return translated
+    return None
+
+
+def _translated(error: BaseException) -> PolicylongError | None:
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "configuration"
+        return ConfigError(f"{key}: {first['msg']}.", hint="See: policylong config show")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return ResourceError("the memory ran out.", hint="policylong doctor shows how much there is; lower the batch sizes.")
+    text = str(error).lower()
+    if isinstance(error, OSError) and error.errno in _DISK_FULL or "database or disk is full" in text:
+        return ResourceError(f"the disk is full ({error}).", hint="Free space and run the same command again.")
+    if type(error).__module__.split(".")[0] in _SERVICES:
+        return ServiceError(
+            f"{type(error).__module__.split('.')[0]} failed: {type(error).__name__}: {error}.",
+            hint="Run the same command again; policylong doctor looks at the services.",
+        )
+    if isinstance(error, OSError) and error.filename:
+        return ResourceError(f"{error.filename}: {error.strerror}.", hint="Check the path and its permissions.")
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _print(line: str) -> None:
+    style = "bold red" if line.startswith("error") else "yellow"
+    messages().print(" ".join(line.split()), style=style, highlight=False, markup=False)
+    sys.stderr.flush()

@@ -1,0 +1,238 @@
+"""Context gain: how much of its context a policy uses on documents that it was never trained on.
+
+    gain = loss(targets | at least 256 tokens before them) - loss(targets | up to 2,048)      nats a token
+
+Both losses are of the same target tokens, the last ones of windows cut from held-out documents. A model that reads far
+back has a positive gain; one that is lost beyond its native context has a negative one. [ours]
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from transformers import PreTrainedTokenizerBase
+
+from models.policy import DTypeName, load_policy, pick_device
+from models.scoring import Context, Scorer
+from models.training_limits import torch_threads
+from storage.checkpoints import StepKey, checkpoint_path
+from storage.corpora import Corpus
+from storage.errors import ConfigError, IntegrityError
+from storage.files import read_json, write_json
+from storage.home import Home
+from storage.policies import policy_folder, policy_record
+from storage.tables import RowReader
+from tasks.progress import progress
+from tasks.splitting import unit_hash
+
+STEP = "context-gain"
+CODE_VERSION = 1
+HELDOUT = "heldout"
+
+
+class ContextGainConfig(BaseModel):
+    """What is measured. 48 windows cost about 115,000 tokens of forward pass a policy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    long: int = Field(2048, ge=2, description="Tokens of a window: the long context, targets included. Ours.")
+    short: int = Field(256, ge=1, description="Tokens before the first target in the short context. Ours.")
+    targets: int = Field(64, ge=1, description="Tokens at a window's end whose loss is compared. Ours.")
+    windows: int = Field(48, ge=1, description="Windows, spread over the held-out documents by hash. Ours.")
+    seed: int = Field(0, description="Salt of the hash that chooses documents and places.")
+    dtype: DTypeName = Field("float32", description="Type the policy computes in.")
+    device: str = Field("auto", description="auto (the GPU when there is one), cpu, cuda.")
+    threads: int | None = Field(None, ge=1, description="Torch threads; null: torch's choice.")
+    tokens_per_batch: int = Field(8192, ge=1, description="Tokens of a forward pass. Ours.")
+    remote_code: bool = Field(
+        False, description="Run model code that lies in the policy's folder. Off unless you trust it."
+    )
+
+    @model_validator(mode="after")
+    def _contexts_differ(self) -> ContextGainConfig:
+        if self.short + self.targets >= self.long:
+            raise ValueError(f"short {self.short} + targets {self.targets} must be less than long {self.long}")
+        return self
+
+
+class ContextGain(BaseModel):
+    """The result for one policy. Losses are means over windows, nats a token; null when nothing could be measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: str
+    corpus: str
+    gain: float | None = Field(description="loss_short - loss_long.")
+    standard_error: float | None = Field(description="Of the gain, over windows; null for fewer than two.")
+    loss_long: float | None
+    loss_short: float | None
+    windows: int
+    documents: int = Field(description="Different documents behind the windows.")
+    tokens: int = Field(description="Target tokens.")
+    native_context: int = Field(description="Context the policy's configuration declares, tokens.")
+    note: str = Field("", description="What a reader has to know: too few documents, beyond the native context.")
+
+
+def context_gain(home: Home, policy: str, corpus: Corpus, config: ContextGainConfig) -> ContextGain:
+    """The context gain of a registered policy on a corpus's held-out documents; recorded, so a second call reads it.
+
+    A corpus without a held-out document that is long enough gives a result that says so. Raises ``PolicyError`` when
+    the policy can't be loaded or gives NaN, and ``ConfigError`` when its positions end before ``config.long``.
+    """
+    digest = policy_record(home, policy).digest
+    key = gain_key(digest, corpus.digest, config)
+    known = _recorded(home, key)
+    if known is not None:
+        return known
+    with home.lock(f"{STEP}-{key.digest[:16]}", wait_seconds=3600):
+        known = _recorded(home, key)
+        if known is None:
+            home.journal({"event": "started", "step": STEP, "key": key.digest})
+            known = _measure(home, digest, corpus, config)
+            write_json(
+                home / checkpoint_path(key),
+                {"key": key.model_dump(mode="json"), "result": known.model_dump(mode="json")},
+            )
+            home.journal({"event": "finished", "step": STEP, "key": key.digest})
+        return known
+
+
+def gain_key(policy: str, corpus: str, config: ContextGainConfig) -> StepKey:
+    """What a measurement depends on."""
+    settings = config.model_dump(mode="json") | {"device": pick_device(config.device).type}
+    return StepKey(step=STEP, code_version=CODE_VERSION, inputs={"policy": policy, "corpus": corpus}, config=settings)
+
+
+def heldout_windows(
+    home: Home, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: ContextGainConfig
+) -> list[tuple[int, list[int]]]:
+    """(document row, ``config.long`` token ids) of up to ``config.windows`` windows.
+
+    Documents come in the order of a hash of their id; each gives one window before any gives a second. Windows of a
+    document do not overlap, their common shift and their order come from the hash too.
+    """
+    documents = RowReader(home.path, corpus.documents, ["doc_id", "text", "part"])
+    try:
+        ordered = sorted(_long_enough(documents, config))
+        chosen: list[tuple[int, list[int]]] = []
+        spare: list[tuple[int, int, array[int]]] = []
+        for _, row in ordered:
+            for turn, ids in enumerate(_cuts(documents[row], tokenizer, config)):
+                if turn == 0:
+                    chosen.append((row, ids))
+                else:
+                    spare.append((turn, len(chosen), array("i", ids)))
+            if len(chosen) == config.windows:
+                return chosen
+        rows = [row for row, _ in chosen]
+        extra = sorted(spare, key=lambda entry: entry[:2])[: config.windows - len(chosen)]
+        return chosen + [(rows[place - 1], ids.tolist()) for _, place, ids in extra]
+    finally:
+        documents.close()
+
+
+def _long_enough(documents: RowReader, config: ContextGainConfig) -> Iterator[tuple[float, int]]:
+    for row, document in enumerate(documents):
+        # A token of a byte-level vocabulary is at least one byte.
+        if document["part"] == HELDOUT and len(document["text"].encode("utf-8")) >= config.long:
+            yield unit_hash("gain-document", config.seed, document["doc_id"]), row
+
+
+def _cuts(
+    document: dict[str, Any], tokenizer: PreTrainedTokenizerBase, config: ContextGainConfig
+) -> Iterator[list[int]]:
+    ids: list[int] = tokenizer(document["text"], add_special_tokens=False, verbose=False)["input_ids"]
+    count = len(ids) // config.long
+    if count == 0:
+        return
+    name = document["doc_id"]
+    shift = int(unit_hash("gain-shift", config.seed, name) * (len(ids) - count * config.long + 1))
+    order = sorted(range(count), key=lambda place: unit_hash("gain-place", config.seed, name, place))
+    for place in order[: config.windows]:
+        start = shift + place * config.long
+        yield ids[start : start + config.long]
+
+
+def _measure(home: Home, digest: str, corpus: Corpus, config: ContextGainConfig) -> ContextGain:
+    policy = load_policy(
+        policy_folder(home, digest),
+        device=config.device,
+        dtype=config.dtype,
+        remote_code=config.remote_code,
+        digest=digest,
+    )
+    beyond = policy.context < config.long
+    if beyond and not getattr(policy.model.config.get_text_config(), "rope_parameters", None):
+        raise ConfigError(
+            f"policy {digest[:12]} has positions for {policy.context} tokens, the evaluation asks for {config.long}.",
+            hint=f"Set evaluation.long to at most {policy.context}.",
+        )
+    windows = heldout_windows(home, corpus, policy.tokenizer, config)
+    result = ContextGain(
+        policy=digest,
+        corpus=corpus.digest,
+        gain=None,
+        standard_error=None,
+        loss_long=None,
+        loss_short=None,
+        windows=len(windows),
+        documents=len({row for row, _ in windows}),
+        tokens=len(windows) * config.targets,
+        native_context=policy.context,
+        note=_note(len(windows), config, policy.context if beyond else None),
+    )
+    if not windows:
+        return result
+    with torch_threads(config.threads):
+        long, short = _losses(policy.model, [ids for _, ids in windows], config)
+    gains = [s - g for s, g in zip(short, long, strict=True)]
+    mean = math.fsum(gains) / len(gains)
+    variance = math.fsum((gain - mean) ** 2 for gain in gains) / (len(gains) - 1) if len(gains) > 1 else None
+    return result.model_copy(
+        update={
+            "gain": mean,
+            "standard_error": None if variance is None else math.sqrt(variance / len(gains)),
+            "loss_long": math.fsum(long) / len(long),
+            "loss_short": math.fsum(short) / len(short),
+        }
+    )
+
+
+def _losses(model: Any, windows: Sequence[list[int]], config: ContextGainConfig) -> tuple[list[float], list[float]]:
+    """Mean loss of the targets of each window (nats a token), with the long and with the short context."""
+    scorer = Scorer(model, tokens_per_batch=config.tokens_per_batch)
+    shorter = config.short + config.targets
+    contexts = [Context(ids, range(config.long - config.targets, config.long)) for ids in windows]
+    contexts += [Context(ids[-shorter:], range(config.short, shorter)) for ids in windows]
+    tokens = sum(context.needed for context in contexts)
+    with progress("context gain", total=tokens, unit="tokens") as advance:
+        scores = scorer.score(contexts, progress=advance)
+    losses = [math.fsum(score.nll.tolist()) / config.targets for score in scores]
+    return losses[: len(windows)], losses[len(windows) :]
+
+
+def _note(found: int, config: ContextGainConfig, native: int | None) -> str:
+    notes = []
+    if found < config.windows:
+        notes.append(
+            f"the held-out documents give {found} windows of {config.long} tokens, {config.windows} were asked for"
+        )
+    if native is not None:
+        notes.append(f"{config.long} tokens lie beyond the native context of {native}")
+    return "; ".join(notes)
+
+
+def _recorded(home: Home, key: StepKey) -> ContextGain | None:
+    path = home / checkpoint_path(key)
+    if not path.exists():
+        return None
+    try:
+        return ContextGain.model_validate(read_json(path)["result"])
+    except (IntegrityError, KeyError, TypeError, ValidationError) as error:
+        home.journal({"event": "distrusted", "step": STEP, "key": key.digest, "why": str(error)})
+        path.unlink(missing_ok=True)
+        return None
