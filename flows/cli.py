@@ -1,4 +1,5 @@
-"""The command line: ``policylong COMMAND``. Each command is a few lines around a flow; libraries are imported when needed.
+"""The command line: ``policylong COMMAND``. Each command is a few lines around a flow; libraries are imported when
+needed.
 
 Errors of the user's or the machine's are one line on stderr and an exit code (``storage.errors``); a traceback is shown
 only with POLICYLONG_DEBUG=1.
@@ -13,7 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
-import click
 import typer
 
 from flows.failures import report
@@ -23,7 +23,7 @@ app = typer.Typer(
     name="policylong",
     help="Turns short documents and the language model being trained into verified long-context training data,"
     " round after round, and trains the model on it.",
-    epilog="First time? `policylong doctor`, then `policylong run`. --home and --verbose may stand after the command too.",
+    epilog="First time? policylong doctor, then policylong run. --home and --verbose may stand after the command too.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,7 +46,9 @@ def options(
         Path, typer.Option(envvar="POLICYLONG_HOME", help="Folder that holds everything runs make.", metavar="FOLDER")
     ] = Path(".policylong"),
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log and warnings.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options of every command."""
     context.obj = Session(home=home.expanduser().absolute(), verbose=verbose)

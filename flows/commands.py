@@ -14,10 +14,14 @@ from storage.digests import short
 if TYPE_CHECKING:
     from flows.presets import Preset
 
-PresetName = Annotated[str, typer.Option("--preset", "-p", help="A preset that comes along, or the path of a YAML file.")]
+PresetName = Annotated[
+    str, typer.Option("--preset", "-p", help="A preset that comes along, or the path of a YAML file.")
+]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one value of the preset; may be given several times."),
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Change one value of the preset; may be given several times."
+    ),
 ]
 CampaignName = Annotated[
     str | None, typer.Option("--name", help="Name of the campaign; another name starts another campaign.")
@@ -63,13 +67,16 @@ def run(
         messages().print("Nothing was left to do: every step had been finished before.", style="bold green")
     if result.waiting_for:
         command = f"policylong policy add PATH --trained-on {short(result.waiting_for)}"
-        messages().print(f"The campaign waits for a checkpoint trained on {short(result.waiting_for)}: {command}, then this again.")
+        messages().print(
+            f"The campaign waits for a checkpoint trained on {short(result.waiting_for)}: {command}, then this again."
+        )
 
 
 def ingest(
     context: typer.Context,
     paths: Annotated[
-        list[Path], typer.Argument(help="Parquet, JSONL (plain, .gz, .zst), text or Markdown files, or folders of them.")
+        list[Path],
+        typer.Argument(help="Parquet, JSONL (plain, .gz, .zst), text or Markdown files, or folders of them."),
     ],
     name: Annotated[str, typer.Option(help="Name of the corpus in the home.")] = "corpus",
     text: Annotated[str | None, typer.Option("--text", help="Column that holds the text.")] = None,
@@ -128,8 +135,12 @@ def train(
 
 def evaluate(
     context: typer.Context,
-    policy: Annotated[str, typer.Argument(help="Digest of a policy or its first characters (see: policylong policy list).")],
-    corpus: Annotated[str | None, typer.Option(help="Corpus whose held-out part is used; the preset's by default.")] = None,
+    policy: Annotated[
+        str, typer.Argument(help="Digest of a policy or its first characters (see: policylong policy list).")
+    ],
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus whose held-out part is used; the preset's by default.")
+    ] = None,
     preset: PresetName = QUICKSTART,
     changes: Changes = None,
 ) -> None:
@@ -147,9 +158,13 @@ def evaluate(
 
 def audit(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(metavar="ROUND", help="Round number, CAMPAIGN:ROUND, or a dataset version.")],
+    version: Annotated[
+        str, typer.Argument(metavar="ROUND", help="Round number, CAMPAIGN:ROUND, or a dataset version.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what did not pass, and the summary.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only what did not pass, and the summary.")
+    ] = False,
 ) -> None:
     """Recompute every digest and count of a round and its chain; exit code 1 when anything differs."""
     session: Session = context.obj
@@ -163,7 +178,9 @@ def audit(
         colours = {"passed": "green", "failed": "bold red", "not-checkable": "yellow"}
         for finding in report.findings:
             if not (quiet and finding.status == "passed"):
-                results().print(finding.line, style=colours[finding.status], highlight=False, markup=False, soft_wrap=True)
+                results().print(
+                    finding.line, style=colours[finding.status], highlight=False, markup=False, soft_wrap=True
+                )
         results().print(f"{short(report.version)}: {report.summary}", style="bold", highlight=False, soft_wrap=True)
     raise typer.Exit(report.exit_code)
 
@@ -171,18 +188,19 @@ def audit(
 def status(context: typer.Context) -> None:
     """Show what is in the home, what is running, and the next command."""
     session: Session = context.obj
+    session.prepared()
     from flows.status import show_status
 
     show_status(results(), session.home)
 
 
-def doctor(context: typer.Context) -> None:
+def doctor(context: typer.Context, preset: PresetName = QUICKSTART, changes: Changes = None) -> None:
     """Check this machine: versions, disk, memory, GPU, ports, hub, models; says what to do about each."""
     session: Session = context.obj
-    session.prepared()
+    chosen = _preset(session, preset, changes, None)
     from flows.doctor import examine, show_checks
 
-    raise typer.Exit(show_checks(results(), examine(session.home)))
+    raise typer.Exit(show_checks(results(), examine(session.home, chosen)))
 
 
 def config_show(context: typer.Context, preset: PresetName = QUICKSTART, changes: Changes = None) -> None:

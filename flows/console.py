@@ -6,13 +6,14 @@ One column per round, one line per figure, so that it fits a narrow terminal; wi
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -176,16 +177,27 @@ def where_next(home: Path, rows: Sequence[RoundRow]) -> RenderableType:
     lines = [Text("Where to look next", style="bold")]
     lines += [Text(f"  round {row.round}: {home}/versions/{row.version[:16]}", overflow="fold") for row in rows]
     for label, command in (
-        ("audit a round", f"policylong{option} audit {last}"),
-        ("what is there", f"policylong{option} status"),
-        ("Prefect's page", f"PREFECT_HOME={shlex.quote(str(home / 'prefect'))} prefect server start"),
+        ("audit a round", f"{program('policylong')}{option} audit {last}"),
+        ("what is there", f"{program('policylong')}{option} status"),
+        ("Prefect's page", f"PREFECT_HOME={shlex.quote(str(home / 'prefect'))} {program('prefect')} server start"),
         (
             "MLflow's page",
-            f"mlflow server --host 127.0.0.1 --backend-store-uri {shlex.quote(f'sqlite:///{home}/mlflow/mlflow.db')}",
+            f"{program('mlflow')} server --host 127.0.0.1"
+            f" --backend-store-uri {shlex.quote(f'sqlite:///{home}/mlflow/mlflow.db')}",
         ),
     ):
         lines += [Text(f"  {label}:"), Text(f"    {command}", style="cyan", overflow="fold")]
     return Group(*lines)
+
+
+def program(name: str) -> str:
+    """How to call a program of this environment from here: by name when it is on the path, else by its place."""
+    place = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not place.exists() or (found and Path(found).resolve() == place.resolve()):
+        return name
+    here = Path.cwd()
+    return shlex.quote(str(place.relative_to(here) if place.is_relative_to(here) else place))
 
 
 def show_campaign(console: Console, home: Path, rows: Sequence[RoundRow], example: WorkedExample | None) -> None:

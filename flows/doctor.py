@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import sys
@@ -11,12 +10,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
+
+from storage.digests import short
+from storage.errors import PolicylongError
+
+if TYPE_CHECKING:
+    from flows.presets import Preset
+    from models.embedders import EmbedderConfig
+    from storage.vectors import IndexConfig
+    from tasks.base_policy import BasePolicyConfig
 
 GIB = 1 << 30
 DISK_WARNING, DISK_PROBLEM = 10 * GIB, 2 * GIB
@@ -39,8 +47,8 @@ class Check:
     remedy: str = ""
 
 
-def examine(home: Path) -> Iterator[Check]:
-    """All checks, in order."""
+def examine(home: Path, preset: Preset) -> Iterator[Check]:
+    """All checks, in order; Qdrant, embedder and base model are the preset's."""
     yield _python()
     yield from versions()
     yield _disk(home)
@@ -49,9 +57,9 @@ def examine(home: Path) -> Iterator[Check]:
     yield from _accelerators()
     yield from (_port(port, command) for port, command in PORTS.items())
     yield _hub()
-    yield _qdrant()
-    yield embedder()
-    yield base_model()
+    yield _qdrant(preset.index)
+    yield embedder(preset.corpus.embedder)
+    yield base_model(preset.policy)
 
 
 def show_checks(console: Console, checks: Iterator[Check]) -> int:
@@ -88,15 +96,15 @@ def versions(distribution: str = "policylong") -> Iterator[Check]:
         if requirement.specifier.contains(found, prereleases=True):
             fitting.append(f"{requirement.name} {found}")
         else:
-            yield Check("problem", requirement.name, f"{found}, tested with {requirement.specifier}", f'pip install "{wanted}"')
+            yield Check(
+                "problem", requirement.name, f"{found}, tested with {requirement.specifier}", f'pip install "{wanted}"'
+            )
     if fitting:
         yield Check("ok", "libraries", f"{len(fitting)} in their tested ranges ({', '.join(fitting)})")
 
 
 def _python() -> Check:
     found = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    if sys.version_info < (3, 11):
-        return Check("problem", "Python", found, "Install Python 3.11 or later and make the environment again.")
     return Check("ok", "Python", f"{found} in {sys.prefix}")
 
 
@@ -105,7 +113,9 @@ def _disk(home: Path) -> Check:
     free = shutil.disk_usage(place).free
     found = f"{free / GIB:.1f} GiB free for {home}"
     if not os.access(place, os.W_OK):
-        return Check("problem", "disk", f"{place} can't be written", "Give another folder with --home or POLICYLONG_HOME.")
+        return Check(
+            "problem", "disk", f"{place} can't be written", "Give another folder with --home or POLICYLONG_HOME."
+        )
     if free < DISK_WARNING:
         level: Level = "problem" if free < DISK_PROBLEM else "warning"
         return Check(level, "disk", found, "Free space, or put the home elsewhere with --home or POLICYLONG_HOME.")
@@ -162,13 +172,14 @@ def _hub() -> Check:
     return Check("warning", "model hub", f"{HUB} does not answer", remedy)
 
 
-def _qdrant() -> Check:
-    url = os.environ.get("QDRANT_URL")
-    if not url:
-        return Check("ok", "Qdrant", "embedded engine (QDRANT_URL is not set)")
-    if _answers(url):
-        return Check("ok", "Qdrant", f"{url} answers")
-    return Check("problem", "Qdrant", f"{url} does not answer", "Start the server, or unset QDRANT_URL.")
+def _qdrant(config: IndexConfig) -> Check:
+    if config.engine == "embedded" or not config.url:
+        return Check("ok", "Qdrant", "embedded engine, needs no server")
+    if _answers(config.url):
+        return Check("ok", "Qdrant", f"{config.url} answers")
+    return Check(
+        "problem", "Qdrant", f"{config.url} does not answer", "Start the server, or set index.engine=embedded."
+    )
 
 
 def _answers(url: str) -> bool:
@@ -181,25 +192,25 @@ def _answers(url: str) -> bool:
     return True
 
 
-def embedder() -> Check:
-    """The embedder that comes as a package: there, and the file that upstream published."""
-    from models.embedders import EmbedderConfig, Embedder
-    from storage.errors import PolicylongError
+def embedder(config: EmbedderConfig) -> Check:
+    """The embedder can be loaded; the one that comes as a package has the weights that upstream published."""
+    from models.embedders import load_embedder
 
-    return _judged("embedder", lambda: Embedder(EmbedderConfig()).digest, PolicylongError)
-
-
-def base_model() -> Check:
-    """The base model that comes along: there, and the files that its card names."""
-    from models.policy_files import policy_digest
-    from storage.errors import PolicylongError
-    from tasks.base_policy import BasePolicyConfig, base_folder
-
-    return _judged("base model", lambda: policy_digest(base_folder(BasePolicyConfig())), PolicylongError)
+    return _judged("embedder", f"{config.model}, digest", lambda: load_embedder(config).digest)
 
 
-def _judged(subject: str, digest: Callable[[], str], refused: type[Exception]) -> Check:
+def base_model(config: BasePolicyConfig) -> Check:
+    """The base model can be loaded, and its digest."""
+    from models.policy import load_policy
+    from tasks.base_policy import base_folder
+
+    return _judged(
+        "base model", f"{config.base}, digest", lambda: load_policy(base_folder(config), device="cpu").digest
+    )
+
+
+def _judged(subject: str, what: str, digest: Callable[[], str]) -> Check:
     try:
-        return Check("ok", subject, f"digest {digest()[:12]}")
-    except refused as error:
-        return Check("problem", subject, re.sub(r"\s+", " ", str(error)), "Install policylong again.")
+        return Check("ok", subject, f"{what} {short(digest())}")
+    except PolicylongError as error:
+        return Check("problem", subject, " ".join(error.message.split()), error.hint)

@@ -1,7 +1,8 @@
 """The environment that Prefect, MLflow and the model hub read when they are imported; set before any of them is.
 
-Everything is quiet and stays on this machine: no telemetry, no analytics, databases inside the home folder. A variable that
-is set already keeps its value, so an installation with a Prefect server or a Postgres database is configured the usual way.
+Everything is quiet and stays on this machine: no telemetry, no analytics, databases inside the home folder. A
+variable that is set already keeps its value, so an installation with a Prefect server or a Postgres database is
+configured the usual way.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ VARIABLES: dict[str, str] = {
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # An error of ours is one line at the end; the traceback of the task it came from is in Prefect's page.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "agg",
 }
@@ -32,6 +37,8 @@ def prepare(home: Path, *, verbose: bool = False) -> None:
 
     Has no effect on a library that was imported before.
     """
+    if verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str(home.expanduser().absolute() / "prefect"))

@@ -62,9 +62,11 @@ def _translated(error: BaseException) -> PolicylongError | None:
         key = ".".join(str(part) for part in first["loc"]) or "configuration"
         return ConfigError(f"{key}: {first['msg']}.", hint="See: policylong config show")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return ResourceError("the memory ran out.", hint="policylong doctor shows how much there is; lower the batch sizes.")
+        return ResourceError(
+            "the memory ran out.", hint="policylong doctor shows how much there is; lower the batch sizes."
+        )
     text = str(error).lower()
-    if isinstance(error, OSError) and error.errno in _DISK_FULL or "database or disk is full" in text:
+    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or "database or disk is full" in text:
         return ResourceError(f"the disk is full ({error}).", hint="Free space and run the same command again.")
     if type(error).__module__.split(".")[0] in _SERVICES:
         return ServiceError(

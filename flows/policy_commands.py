@@ -27,7 +27,8 @@ def add(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help="Folder of a Hugging Face checkpoint with safetensors weights.")],
     trained_on: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Round or dataset version it was trained on; none for a base model.")
+        str | None,
+        typer.Option(metavar="VERSION", help="Round or dataset version it was trained on; none for a base model."),
     ] = None,
     remote_code: Annotated[bool, typer.Option(help="Run Python code that the folder brings along.")] = False,
 ) -> None:

@@ -1,10 +1,11 @@
 """A Prefect server of our own for the time of one command, with its page, on loopback.
 
-Prefect's own ephemeral server lives on when the command is killed, holds its output open and is hit by Ctrl-C before the
-flow can say that it was stopped. Ours does none of that (see ``flows.server_process``). With ``PREFECT_API_URL`` set, no
-server is started and that one is used.
+Prefect's own ephemeral server lives on when the command is killed, holds its output open and is hit by Ctrl-C before
+the flow can say that it was stopped. Ours does none of that (see ``flows.server_process``). With ``PREFECT_API_URL``
+set, no server is started and that one is used.
 
-A flow run whose process was killed stays *Running* in Prefect for ever; the next command in the same home marks it *Crashed*.
+A flow run whose process was killed stays *Running* in Prefect for ever; the next command in the same home marks it
+*Crashed*.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ def _free_port() -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise ServiceError("no free port on 127.0.0.1 for the Prefect server.", hint="policylong doctor looks at the ports.")
+    raise ServiceError(
+        "no free port on 127.0.0.1 for the Prefect server.", hint="policylong doctor looks at the ports."
+    )
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -131,7 +134,7 @@ def _owned(home: Home) -> Iterator[bool]:
 def _alive(path: Path) -> bool:
     try:
         record = json.loads(path.read_text())
-        return abs(psutil.Process(record["pid"]).create_time() - record["started"]) < 1
+        return abs(psutil.Process(int(record["pid"])).create_time() - float(record["started"])) < 1
     except (psutil.Error, OSError, ValueError, KeyError):
         return False
 

@@ -1,7 +1,7 @@
 """The process of the local Prefect server: serves until its standard input is closed.
 
-Started by ``flows.server`` with a pipe as standard input and the port as argument. The pipe closes when the command that
-started it ends in any way, SIGKILL included, so no server is ever left behind.
+Started by ``flows.server`` with a pipe as standard input and the port as argument. The pipe closes when the command
+that started it ends in any way, SIGKILL included, so no server is ever left behind.
 """
 
 from __future__ import annotations

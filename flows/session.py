@@ -41,7 +41,9 @@ class Session:
     def existing(self) -> Home:
         """The home; raises ``InputError`` when there is none, since the command has nothing to look at."""
         if not (self.home / "home.json").is_file():
-            raise InputError(f"there is no home in {self.home}.", hint="policylong run makes one; or give another --home.")
+            raise InputError(
+                f"there is no home in {self.home}.", hint="policylong run makes one; or give another --home."
+            )
         return self.open()
 
     @contextmanager

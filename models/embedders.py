@@ -62,7 +62,7 @@ class Embedder:
     the number of word pieces it reads of a text, special ones included.
     """
 
-    def __init__(self, model: SentenceTransformer, config: EmbedderConfig, files_digest: str) -> None:
+    def __init__(self, model: SentenceTransformer, config: EmbedderConfig, digest: str) -> None:
         self._model = model
         self._config = config
         if config.max_length is not None:
@@ -74,14 +74,7 @@ class Embedder:
             )
         self.dimension = int(dimension)
         self.limit = int(model.max_seq_length)
-        self.digest = digest_json(
-            {
-                "files": files_digest,
-                "dtype": config.dtype,
-                "limit": self.limit,
-                "prompts": [config.query_prompt, config.passage_prompt],
-            }
-        )
+        self.digest = digest
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Word pieces of each text before any is cut off, special ones and a passage's prompt included."""
@@ -140,21 +133,36 @@ def load_embedder(config: EmbedderConfig) -> Embedder:
     import torch
     from sentence_transformers import SentenceTransformer
 
+    from models.policy import quiet_transformers
+
     folder = _folder(config.model)
-    model = SentenceTransformer(
-        str(folder),
-        device=config.device,
-        local_files_only=True,
-        trust_remote_code=False,
-        model_kwargs={"dtype": getattr(torch, config.dtype), "use_safetensors": True},
-    )
+    with quiet_transformers():
+        model = SentenceTransformer(
+            str(folder),
+            device=config.device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": getattr(torch, config.dtype), "use_safetensors": True},
+        )
     model.eval()
-    return Embedder(model, config, _files_digest(folder))
+    return Embedder(model, config, _digest(folder, config))
 
 
-def _files_digest(folder: Path) -> str:
+def embedder_digest(config: EmbedderConfig) -> str:
+    """The digest that the loaded embedder will have, from its files alone; raises as ``load_embedder`` does."""
+    return _digest(_folder(config.model), config)
+
+
+def _digest(folder: Path, config: EmbedderConfig) -> str:
     names = {path.relative_to(folder).as_posix() for pattern in MODEL_FILES for path in folder.rglob(pattern)}
-    return digest_json(digest_files(folder, names))
+    return digest_json(
+        {
+            "files": digest_files(folder, names),
+            "dtype": config.dtype,
+            "max_length": config.max_length,
+            "prompts": [config.query_prompt, config.passage_prompt],
+        }
+    )
 
 
 def _folder(model: str) -> Path:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -35,10 +37,8 @@ def load_samples(files: Sequence[Path], cache: Path, *, vocabulary: int) -> Samp
 
     Raises ``InputError`` when there is no sample and ``IntegrityError`` for token ids outside ``vocabulary``.
     """
-    if not files:
-        raise InputError(
-            "there are no sample files to train on.", hint="policylong status shows the funnel of the round."
-        )
+    if not sum(_rows(path) for path in files):
+        raise InputError("there are no samples to train on.", hint="policylong status shows the funnel of the round.")
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -49,13 +49,13 @@ def load_samples(files: Sequence[Path], cache: Path, *, vocabulary: int) -> Samp
             cache_dir=str(cache),
             columns=["input_ids"],
         )
+    except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from error
+        raise IntegrityError(f"the samples can't be read: {error.__cause__ or error}.") from error
     finally:
         if bars:
             datasets.enable_progress_bars()
-    if len(rows) == 0:
-        raise InputError(
-            "the version has no samples to train on.", hint="policylong status shows the funnel of the round."
-        )
     shortest, longest, tokens = 1 << 62, 0, 0
     for chunk in rows.data.column("input_ids").chunks:
         lengths, ids = pc.list_value_length(chunk), pc.list_flatten(chunk)
@@ -68,6 +68,13 @@ def load_samples(files: Sequence[Path], cache: Path, *, vocabulary: int) -> Samp
                 hint="Train the policy that the version was built with.",
             )
     return Samples(rows.with_format("torch"), shortest, longest, tokens)
+
+
+def _rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise IntegrityError(f"{path} can't be read ({error}).", hint="policylong audit names damaged files.") from error
 
 
 def check_lengths(samples: Samples, *, context: int, batch: int) -> None:

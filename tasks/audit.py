@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from storage.errors import IntegrityError, PolicyError
 from storage.findings import Finding, failures, not_checkable
@@ -41,11 +41,13 @@ class AuditReport(BaseModel):
         """The checks that failed."""
         return failures(self.findings)
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def exit_code(self) -> int:
         """0 when nothing failed, else 1."""
         return IntegrityError.exit_code if self.failures else 0
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def summary(self) -> str:
         """The counts in one line."""

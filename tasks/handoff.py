@@ -71,7 +71,8 @@ def add_base_policy(home: Home, path: Path, *, remote_code: bool = False) -> Pol
     """Registers a base model (no parent) from a folder; raises ``PolicyError`` when it can't be used."""
     listing = policy_listing(path)
     digest = digest_listing(listing)
-    _check_loads(path, remote_code)
+    if not any(record.digest == digest for record in list_policies(home)):
+        _check_loads(path, remote_code)
     return add_policy(home, path, digest, parent=None, trained_on=None, round=0, files=listing)
 
 

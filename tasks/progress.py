@@ -8,9 +8,9 @@
     for root in track(roots, total=len(roots), description="screening", unit="roots"):
         ...
 
-On a terminal there is a bar per piece of work under way; bars of concurrent tasks share one display. A bar goes away when
-its work ends, and what took longer than five seconds leaves one line. Elsewhere (a log, a child process) nothing is printed
-but a line about every ten seconds. All of it goes to stderr: stdout is for results.
+On a terminal there is a bar per piece of work under way; bars of concurrent tasks share one display. A bar goes away
+when its work ends, and what took longer than five seconds leaves one line. Elsewhere (a log, a child process) nothing
+is printed but a line about every ten seconds. All of it goes to stderr: stdout is for results.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(description: str, *, total: float | None, unit: str) -> Iterator[Advance]:
-    """Shows one piece of work while the block runs; call what it gives with the number of units done since the last call.
+    """Shows one piece of work while the block runs; call what it gives with the number of units done since the last
+    call.
 
     ``total`` is ``None`` when it is not known beforehand. May be used from several threads at once.
     """

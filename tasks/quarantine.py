@@ -66,27 +66,31 @@ class QuarantineConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a row was refused: the reason, what was found, and the beginning of the text."""
+    """Why a row was refused: the reason, what was found, and the beginning of the text; both cut and made printable."""
 
     reason: Reason
     detail: str = ""
     excerpt: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", printable(self.detail))
+        object.__setattr__(self, "excerpt", printable(self.excerpt))
+
 
 def refused_row(source: str, row: int, refusal: Refusal) -> dict[str, object]:
-    """A row of the quarantine table; detail and excerpt are cut, control characters and bad bytes replaced."""
+    """A row of the quarantine table."""
     return {
         "source": source,
         "row": row,
         "reason": refusal.reason,
-        "detail": printable(refusal.detail),
-        "excerpt": printable(refusal.excerpt),
+        "detail": refusal.detail,
+        "excerpt": refusal.excerpt,
     }
 
 
 def printable(text: str) -> str:
     """The beginning of a text that any terminal and any table can hold."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text[:SHOWN])
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(text[: 2 * SHOWN].split())[:SHOWN])
 
 
 def check_share(refused: Mapping[str, int], rows: int, config: QuarantineConfig, table: str) -> None:

@@ -217,7 +217,7 @@ def _jsonl(file: SourceFile, config: ReadingConfig) -> Iterator[RawDocument | Re
             if isinstance(row, dict):
                 found = found or config.text in row
                 lacking.update(() if found else sorted(row)[:20])
-            if not found and number + 1 >= ROWS_UNTIL_COLUMN:
+            if lacking and not found and number + 1 >= ROWS_UNTIL_COLUMN:
                 break
             yield _of_object(file, number, row, config) if isinstance(row, dict) else row
             number += 1

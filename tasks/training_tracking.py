@@ -50,7 +50,7 @@ def log_training(
         dataset=TrackedDataset(
             name=dataset_name(campaign, result.round),
             digest=result.version,
-            source=version_uri(result.version),
+            source=(home / version_uri(result.version)).as_uri(),
             context="training",
             profile={"samples": result.samples, "tokens": result.tokens},
         ),

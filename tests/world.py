@@ -108,7 +108,7 @@ def make_world(home: Home, scratch: Path, monkeypatch: pytest.MonkeyPatch, *, do
             [{"chunk": n, "truncated": 0, "vector": vector.tolist()} for n, vector in enumerate(vectors)],
         ),
     }
-    description = {"embedder": {"digest": EMBEDDER, "dimension": DIMENSION}, "chunking": {"max_tokens": 24}}
+    description = {"embedder": {"digest": EMBEDDER, "dimension": DIMENSION}, "chunking": {"max_tokens": 40}}
     digest = publish_corpus(home, description, tables)
     name_corpus(home, "world", digest)
     policy = _policy(home, scratch)
@@ -118,7 +118,7 @@ def make_world(home: Home, scratch: Path, monkeypatch: pytest.MonkeyPatch, *, do
     config = BuildConfig(
         rounds=2,
         roots_per_shard=2,
-        screening_tokens=64,
+        screening_tokens=96,
         roots=RootsConfig(root_tokens=36, min_tokens=12, windows_per_document=2, roots_per_round=7, probe_roots=2),
         entropy=EntropyConfig(alpha=0.7, min_context=3, query_radius=4),
         retrieval=RetrievalConfig(top_k=6, copy_characters=20),
@@ -130,7 +130,7 @@ def make_world(home: Home, scratch: Path, monkeypatch: pytest.MonkeyPatch, *, do
 
 
 def _policy(home: Home, scratch: Path) -> str:
-    folder = tiny_policy(scratch / "base")
+    folder = tiny_policy(scratch / "base", max_position_embeddings=96)
     model = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
