@@ -24,7 +24,7 @@ from storage.refs import Ref
 from storage.tracking import Tracking
 from storage.vectors import IndexConfig
 from tasks.assembly import AssemblyInputs, assemble
-from tasks.building import BuildConfig, check_policy, policy_inputs, tokenizer_digest
+from tasks.building import BuildConfig, check_policy, policy_inputs
 from tasks.checkpointed import Step
 from tasks.entropy import EntropyInputs, screen_entropy
 from tasks.negatives import NegativesInputs, find_negatives
@@ -34,6 +34,7 @@ from tasks.retrieval import RetrievalInputs, retrieve
 from tasks.roots import RootsInputs, cut_roots, probe_rows, round_rows, shards
 from tasks.round_report import report_round
 from tasks.round_tables import RoundTables, round_manifest
+from tasks.tokenizing import tokenizer_digest
 from tasks.verification import VerificationInputs, verify
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -77,7 +78,7 @@ def _global_options_first(arguments: list[str]) -> list[str]:
         if argument == "--":
             rest += [argument, *waiting]
         elif argument == "--home":
-            first += [argument, *(value for value, _ in zip(waiting, range(1), strict=False))]
+            first += [argument, *islice(waiting, 1)]
         elif argument.startswith("--home=") or argument in ("--verbose", "-v"):
             first.append(argument)
         else:

@@ -75,25 +75,80 @@ def run(
 def ingest(
     context: typer.Context,
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="Parquet, JSONL (plain, .gz, .zst), text or Markdown files, or folders of them."),
-    ],
-    name: Annotated[str, typer.Option(help="Name of the corpus in the home.")] = "corpus",
-    text: Annotated[str | None, typer.Option("--text", help="Column that holds the text.")] = None,
-    title: Annotated[str | None, typer.Option("--title", help="Column that holds a title or group.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", "-p", help="Take all other options from a preset.")] = None,
-    changes: Changes = None,
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the corpus in the home.  [default: corpus]")] = None,
+    text: Annotated[str | None, typer.Option(help="Column that holds the text.  [default: text]")] = None,
+    title: Annotated[str | None, typer.Option(help="Column that holds the title.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column whose values are kept on one side of the split.")] = None,
+    benchmark: Annotated[
+        list[Path] | None,
+        typer.Option(help="Benchmark file or folder: documents that share text with it are left out."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", "-p", help="Take everything that is not given from a preset's corpus.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a value, such as chunking.max_tokens=120."),
+    ] = None,
 ) -> None:
     """Turn files into a corpus: normalised, deduplicated, cut into chunks, embedded.
 
     Broken rows are set aside with their reason and counted. A stopped run is carried on by the same command.
     """
-    raise AssertionError
+    session: Session = context.obj
+    session.prepared()
+    from flows.corpus_options import ingest_config
+
+    config = ingest_config(
+        paths or [],
+        name=name,
+        columns={"text": text, "title": title, "group": group},
+        benchmarks=benchmark or [],
+        preset=preset,
+        changes=changes or [],
+    )
+    with session.running() as home:
+        from flows.ingest import ingest as ingest_files
+        from flows.status import corpus_line
+        from storage.corpora import open_corpus
+
+        corpus = open_corpus(home, ingest_files(str(home.path), config))
+    results().print(corpus_line(corpus), highlight=False, markup=False, soft_wrap=True)
 
 
-def pretrain(context: typer.Context) -> None:
-    """Train the small base model that comes with policylong anew, on the Python documentation of this machine."""
-    raise AssertionError
+def pretrain(
+    context: typer.Context,
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder for the finished model.  [default: base-model in the home]")
+    ] = None,
+    measure_only: Annotated[
+        bool, typer.Option("--measure-only", help="Measure the model in OUT, train nothing.")
+    ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", metavar="KEY=VALUE", help="Change a value, such as pretraining.total_tokens=1000000."
+        ),
+    ] = None,
+) -> None:
+    """Train the small base model that comes along anew, on the Python documentation of this machine; takes hours.
+
+    Use the result with --set policy.base=OUT. A stopped run is carried on by the same command.
+    """
+    session: Session = context.obj
+    session.prepared()
+    from flows.overrides import configured
+    from tasks.base_model import BaseModelConfig
+
+    config = configured(BaseModelConfig, {}, changes or [], where="pretrain", hint="See: policylong pretrain --help")
+    with session.running() as home:
+        from flows.pretrain import pretrain as pretrain_base
+
+        figures = pretrain_base(str(home.path), str(out or home / "base-model"), config, measure_only)
+    results().print_json(data=figures)
 
 
 def build(
@@ -102,6 +157,9 @@ def build(
     changes: Changes = None,
     name: CampaignName = None,
     number: Annotated[int, typer.Option("--round", min=1, help="Which round of the campaign.")] = 1,
+    corpus: Annotated[
+        str | None, typer.Option(help="A corpus that was ingested, by name or digest; the preset's by default.")
+    ] = None,
 ) -> None:
     """Build one round: screen roots with the current policy and publish a dataset version; no training."""
     session: Session = context.obj
@@ -110,7 +168,7 @@ def build(
         from flows.build import build_round
         from flows.rounds import round_inputs
 
-        version = build_round(str(home.path), round_inputs(home, chosen, number), chosen.build)
+        version = build_round(str(home.path), round_inputs(home, chosen, number, corpus), chosen.build)
     results().print(version, highlight=False, soft_wrap=True)
 
 

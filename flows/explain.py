@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -32,9 +33,15 @@ def _lines(model: BaseModel, depth: int) -> Iterator[str]:
             yield f"{indent}{name}:"
             yield from _lines(value, depth + 1)
         else:
-            plain = model.model_dump(mode="json", include={name})
-            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000, default_flow_style=None)
-            yield textwrap.indent(text.rstrip("\n"), indent)
+            yield f"{indent}{name}: {_value(model.model_dump(mode='json', include={name})[name])}"
+
+
+def _value(value: Any) -> str:
+    """A value as YAML on one line."""
+    if isinstance(value, str) and "\n" in value:
+        return json.dumps(value)
+    text: str = yaml.safe_dump([value], sort_keys=False, allow_unicode=True, width=1e9, default_flow_style=True)
+    return text.strip()[1:-1]
 
 
 def _first_line(model: BaseModel) -> str:

@@ -7,7 +7,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-import click
+import typer
+from typer.exceptions import TyperException
 
 from flows.session import DEBUG, debug, messages
 from storage.errors import ConfigError, PolicylongError, ResourceError, ServiceError
@@ -20,9 +21,9 @@ _SERVICES = ("prefect", "httpx", "httpcore", "mlflow", "qdrant_client", "request
 
 def report(error: BaseException) -> int:
     """Prints what went wrong as one line on stderr and gives the exit code."""
-    if isinstance(error, click.exceptions.Exit):
+    if isinstance(error, typer.Exit):
         return int(error.exit_code)
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         _print("stopped; run the same command to carry on")
         return INTERRUPTED
     if debug():
@@ -41,10 +42,10 @@ def report(error: BaseException) -> int:
 
 def _known(error: BaseException) -> PolicylongError | None:
     """The error of our tree that stands for this one: itself, one it was raised from, or a translation."""
-    if isinstance(error, click.ClickException):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "policylong"
-        return ConfigError(error.format_message().rstrip("."), hint=f"See: {command} --help")
+    if isinstance(error, TyperException):
+        command = getattr(getattr(error, "ctx", None), "command_path", "policylong")
+        message = getattr(error, "format_message", error.__str__)()
+        return ConfigError(f"{message.rstrip('.')}.", hint=f"See: {command} --help")
     chain = list(_chain(error))
     for link in chain:
         if isinstance(link, PolicylongError):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from flows.overrides import configured
 from models.training import TrainingConfig
 from storage.errors import ConfigError
 from storage.vectors import IndexConfig
@@ -44,12 +44,17 @@ class Preset(BaseModel):
 
     description: str = ""
     campaign: CampaignConfig = CampaignConfig()
-    corpus: IngestConfig
+    corpus: IngestConfig = Field(description="What is ingested; a bare name is a corpus that was ingested before.")
     policy: BasePolicyConfig = BasePolicyConfig()
     index: IndexConfig = IndexConfig()
     build: BuildConfig = BuildConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: ContextGainConfig = ContextGainConfig()
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _a_name_is_enough(cls, corpus: Any) -> Any:
+        return {"name": corpus} if isinstance(corpus, str) else corpus
 
 
 def preset_names() -> list[str]:
@@ -66,18 +71,7 @@ def load_preset(name_or_path: str, overrides: Sequence[str] = ()) -> Preset:
         raise ConfigError(f"{path.name} is not valid YAML ({str(error).splitlines()[0]}).") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name} holds no mapping of sections.", hint="Look at: policylong config show.")
-    for override in overrides:
-        _override(values, override)
-    try:
-        return Preset.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the preset"
-        raise ConfigError(
-            f"{path.name}: {key}: {first['msg']}"
-            + (f" (and {error.error_count() - 1} more)." if error.error_count() > 1 else "."),
-            hint="policylong config show prints every key with its meaning.",
-        ) from error
+    return configured(Preset, values, overrides, where=path.name)
 
 
 def _find(name_or_path: str) -> Path:
@@ -90,16 +84,3 @@ def _find(name_or_path: str) -> Path:
         f"there is no preset {name_or_path!r}.",
         hint=f"Presets: {', '.join(preset_names())}; or give the path of a YAML file.",
     )
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, found, text = override.partition("=")
-    if not found or not key:
-        raise ConfigError(f"--set {override!r} is not KEY=VALUE.", hint="For example: --set campaign.name=trial.")
-    target: Any = values
-    *parents, last = key.split(".")
-    for parent in parents:
-        target = target.setdefault(parent, {}) if isinstance(target, dict) else None
-        if not isinstance(target, dict):
-            raise ConfigError(f"--set {key}: {parent} is not a section.")
-    target[last] = yaml.safe_load(text)

@@ -7,18 +7,20 @@ from flows.campaign import campaign_identity
 from flows.ingest import ingest
 from flows.presets import Preset
 from storage.campaigns import start_campaign
+from storage.corpora import open_corpus
 from storage.errors import PolicyError
 from storage.home import Home
 from tasks.base_policy import take_base
 
 
-def round_inputs(home: Home, preset: Preset, number: int) -> BuildInputs:
+def round_inputs(home: Home, preset: Preset, number: int, corpus: str | None = None) -> BuildInputs:
     """The inputs of a round: the base model's for the first, the policy trained on the round before for the others.
 
-    Raises ``PolicyError`` when that policy is not there yet.
+    ``corpus`` is the name or digest of an ingested corpus to use in place of the preset's. Raises ``PolicyError`` when
+    that policy is not there yet.
     """
     campaign = start_campaign(home, preset.campaign.name, campaign_identity(preset))
-    corpus = ingest(str(home.path), preset.corpus)
+    digest = open_corpus(home, corpus).digest if corpus else ingest(str(home.path), preset.corpus)
     before = campaign.find(number - 1)
     if number == 1:
         policy: str | None = take_base(home, preset.policy)
@@ -32,7 +34,7 @@ def round_inputs(home: Home, preset: Preset, number: int) -> BuildInputs:
     return BuildInputs(
         campaign=campaign.name,
         round=number,
-        corpus=corpus,
+        corpus=digest,
         policy=policy,
         parent_version=before.version if before else None,
         embedder=preset.corpus.embedder,

@@ -11,7 +11,6 @@ A flow run whose process was killed stays *Running* in Prefect for ever; the nex
 from __future__ import annotations
 
 import http.client
-import importlib
 import json
 import os
 import socket
@@ -44,13 +43,9 @@ def prefect_server(home: Home) -> Iterator[str]:
         yield configured
         return
     with _owned(home) as crashed_before, _served(home) as address:
-        os.environ["PREFECT_API_URL"] = address
-        try:
-            if crashed_before and os.environ.get("PREFECT_HOME", "") == str(home / "prefect"):
-                mark_crashed()
-            yield address
-        finally:
-            del os.environ["PREFECT_API_URL"]
+        if crashed_before and os.environ.get("PREFECT_HOME", "") == str(home / "prefect"):
+            mark_crashed()
+        yield address
 
 
 @contextmanager
@@ -70,13 +65,21 @@ def _served(home: Home) -> Iterator[str]:
             env=environment,
             start_new_session=True,
         )
+    address = f"http://127.0.0.1:{port}/api"
     try:
         # Importing Prefect takes seconds too, and the server needs them to come up.
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-        importlib.import_module("prefect")
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
         _wait_until_healthy(process, port, log)
-        yield f"http://127.0.0.1:{port}/api"
+        # The variable is for processes that a flow starts: Prefect read its own settings when it was imported.
+        os.environ["PREFECT_API_URL"] = address
+        with temporary_settings({PREFECT_API_URL: address}):
+            try:
+                yield address
+            finally:
+                _send_what_is_queued()
     finally:
+        os.environ.pop("PREFECT_API_URL", None)
         assert process.stdin is not None
         process.stdin.close()
         try:
@@ -84,6 +87,15 @@ def _served(home: Home) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _send_what_is_queued() -> None:
+    """Prefect sends logs and events in the background: the last ones must reach the server before it stops."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
+    EventsWorker.drain_all(timeout=5)
 
 
 def _free_port() -> int:
@@ -146,7 +158,7 @@ def mark_crashed() -> int:
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.objects import State, StateType
     from prefect.client.schemas.sorting import FlowRunSort
     from prefect.states import Crashed
 
@@ -156,7 +168,7 @@ def mark_crashed() -> int:
     with get_client(sync_client=True) as client:
         while runs := client.read_flow_runs(flow_run_filter=only, sort=FlowRunSort.START_TIME_ASC, limit=100):
             for run in runs:
-                state = Crashed(message="The process was killed; the same command carries on.")
+                state: State[None] = Crashed(message="The process was killed; the same command carries on.")
                 client.set_flow_run_state(run.id, state, force=True)
             count += len(runs)
     return count

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from flows.journal import running_steps
 from storage.campaigns import Campaign, current_name, list_campaigns, load_campaign
-from storage.corpora import list_corpora
+from storage.corpora import Corpus, list_corpora
 from storage.digests import short
 from storage.home import Home
 from storage.policies import list_policies
@@ -55,9 +55,13 @@ def _section(heading: str, lines: Iterator[str] | list[str]) -> Iterator[str]:
 
 
 def _corpora(home: Home) -> Iterator[str]:
-    for corpus in list_corpora(home):
-        counts = f"{corpus.documents.rows:,} documents, {corpus.chunks.rows:,} chunks"
-        yield f"{corpus.name or '–'}  {short(corpus.digest)}  {counts}, {corpus.quarantine.rows:,} rows refused"
+    yield from map(corpus_line, list_corpora(home))
+
+
+def corpus_line(corpus: Corpus) -> str:
+    """Name, digest and counts of a corpus."""
+    counts = f"{corpus.documents.rows:,} documents, {corpus.chunks.rows:,} chunks"
+    return f"{corpus.name or '–'}  {short(corpus.digest)}  {counts}, {corpus.quarantine.rows:,} rows refused"
 
 
 def _policies(home: Home) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.digests import digest_file, digest_files, digest_json
-from storage.errors import ConfigError, InputError, IntegrityError, ServiceError
+from storage.errors import ConfigError, InputError, IntegrityError, PolicyError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -86,8 +86,12 @@ class Embedder:
         )
         return [len(ids) for ids in encodings["input_ids"]]
 
-    def encode(self, texts: Sequence[str], kind: Kind) -> NDArray[np.float32]:
+    def encode(
+        self, texts: Sequence[str], kind: Kind, *, advance: Callable[[float], None] | None = None
+    ) -> NDArray[np.float32]:
         """Unit vectors ``[n, dimension]``, float32, in the order of the texts; an empty input gives ``[0, dimension]``.
+
+        ``advance`` is told how many texts each batch had.
 
         Batches are made of texts of similar length and only of this call's, so the answer depends on nothing else.
         """
@@ -97,8 +101,10 @@ class Embedder:
             for start in range(0, len(order), self._config.batch_size):
                 rows = order[start : start + self._config.batch_size]
                 vectors[rows] = self._forward([texts[row] for row in rows], kind)
+                if advance is not None:
+                    advance(len(rows))
         if not np.isfinite(vectors).all():
-            raise ServiceError(f"embedder {self._config.model} gave NaN or infinite values.", hint="Try dtype float32.")
+            raise PolicyError(f"embedder {self._config.model} gave NaN or infinite values.", hint="Try dtype float32.")
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
 

@@ -89,7 +89,8 @@ class MixtureRows(Dataset[dict[str, torch.Tensor]]):
         Every piece has a key and the row is the pieces in order of their keys: a second copy's key is its first copy's
         plus at most ``reach``.
         """
-        low, high = self._config.passage_min, min(self._config.passage_max, self._context // 4)
+        high = min(self._config.passage_max, self._context // 4)
+        low = min(self._config.passage_min, high)
         target = int(self._context * random.uniform(0.2, 0.45))
         between = self._separator if random.random() < 0.5 else self._separator[:0]
         pieces: list[tuple[float, int, Tokens]] = []

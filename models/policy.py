@@ -9,8 +9,6 @@ Nothing is downloaded, nothing is unpickled, no code of the folder runs unless `
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,13 +25,14 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging as transformers_logging
 
 from models.policy_files import policy_digest, tokenizer_files
+from models.quiet import quiet_transformers
 from storage.errors import PolicyError, ResourceError
 
 __all__ = [
     "Policy",
+    "check_finite",
     "load_config",
     "load_model",
     "load_policy",
@@ -41,6 +40,9 @@ __all__ = [
     "native_context",
     "pick_device",
     "policy_digest",
+    "quiet_transformers",
+    "stored_dtype",
+    "vocabulary_rows",
 ]
 
 DTypeName = Literal["float32", "bfloat16", "float16"]
@@ -198,21 +200,6 @@ def native_context(config: Any) -> int:
         f"the configuration of {text.model_type} declares no context length.",
         hint="Set max_position_embeddings in config.json.",
     )
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without transformers' own bars and notes while the block runs: what matters is raised as an error."""
-    logging: Any = transformers_logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.ERROR)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load_config(folder: Path, *, remote_code: bool = False) -> PreTrainedConfig:

@@ -74,7 +74,7 @@ def _rows(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowInvalid) as error:
-        raise IntegrityError(f"{path} can't be read ({error}).", hint="policylong audit names damaged files.") from error
+        raise IntegrityError(f"{path} can't be read ({error}).", hint="policylong audit says more.") from error
 
 
 def check_lengths(samples: Samples, *, context: int, batch: int) -> None:

@@ -25,7 +25,7 @@ from tenacity import (
     retry_if_result,
     stop_after_attempt,
     stop_after_delay,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from storage.errors import IntegrityError, ServiceError
@@ -141,7 +141,7 @@ class ServerIndex:
         self._client.close()
 
     def _call(self, request: Callable[[], T]) -> T:
-        pause = wait_exponential_jitter(initial=0.2, max=self._settings.longest_pause_seconds)
+        pause = wait_random_exponential(multiplier=0.2, max=self._settings.longest_pause_seconds)
         tries = Retrying(
             retry=retry_if_exception(_passing),
             stop=stop_after_attempt(self._settings.attempts),
@@ -168,7 +168,7 @@ class ServerIndex:
         wait = Retrying(
             retry=retry_if_result(lambda status: status != models.CollectionStatus.GREEN),
             stop=stop_after_delay(INDEXING_SECONDS),
-            wait=wait_exponential_jitter(initial=0.5, max=self._settings.longest_pause_seconds),
+            wait=wait_random_exponential(multiplier=0.5, max=self._settings.longest_pause_seconds),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
         if (

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,12 +60,18 @@ __all__ = [
     "shard_name",
     "table_refs",
     "verify_version",
+    "version_bytes",
     "version_uri",
 ]
 
 FOLDER_LENGTH = 16
 SHORTEST_PREFIX = 4
 _LEFTOVER = re.compile(r"^\..*\.\d+\.tmp$")
+
+
+def version_bytes(home: Home, version: str) -> int:
+    """Bytes of a version's folder."""
+    return sum(path.stat().st_size for path in (home / version_uri(version)).rglob("*") if path.is_file())
 
 
 def version_uri(version: str) -> str:
@@ -197,10 +203,11 @@ def resolve_version(home: Home, text: str) -> str:
     return fitting[0] if len(fitting[0]) > len(word) else word
 
 
-def verify_version(home: Home, version: str) -> list[Finding]:
+def verify_version(home: Home, version: str, *, advance: Callable[[float], None] | None = None) -> list[Finding]:
     """Hashes every file of a version again; one finding per file, with what is missing, changed, wrong or unexpected.
 
-    ``version`` is full, or the folder's name. Never raises for what it finds on disk: a damaged version is a finding.
+    ``version`` is full, or the folder's name; ``advance`` is told the bytes of each file looked at. Never raises for
+    what it finds on disk: a damaged version is a finding.
     """
     uri = version_uri(version)
     folder = home / uri
@@ -219,6 +226,8 @@ def verify_version(home: Home, version: str) -> list[Finding]:
         return [*[f for f in findings if f.status == "failed"], failed("manifest", error.message, name)]
     for relative, entry in sorted(manifest.files.items()):
         problem = _file_problem(folder / relative, entry)
+        if advance is not None:
+            advance(entry.bytes)
         rows = f", {entry.rows} rows" if entry.rows is not None else ""
         where = f"{uri}/{relative}"
         findings.append(

@@ -11,7 +11,7 @@ from storage.findings import Finding, failures, not_checkable
 from storage.home import Home
 from storage.manifests import Manifest
 from storage.policies import policy_folder
-from storage.versions import load_manifest, resolve_version, verify_version
+from storage.versions import load_manifest, resolve_version, verify_version, version_bytes
 from tasks.audit_chain import (
     audit_ancestors,
     audit_campaigns,
@@ -25,6 +25,7 @@ from tasks.audit_samples import audit_samples
 from tasks.audit_subject import Subject
 from tasks.audit_tables import audit_counts, audit_tables
 from tasks.audit_tokens import Tokenise, audit_tokens
+from tasks.progress import progress, track
 
 
 class AuditReport(BaseModel):
@@ -65,7 +66,8 @@ def audit_version(home: Home, version: str) -> AuditReport:
     ``InputError`` for a version that is not there; what is wrong with one that is there is in the report.
     """
     known = resolve_version(home, version)
-    findings = verify_version(home, known)
+    with progress("hashing files", total=version_bytes(home, known), unit="bytes") as advance:
+        findings = verify_version(home, known, advance=advance)
     try:
         manifest = load_manifest(home, known)
     except IntegrityError:
@@ -73,7 +75,8 @@ def audit_version(home: Home, version: str) -> AuditReport:
         return AuditReport(version=known, round=None, findings=(*findings, rest))
     findings += audit_config(home, known, manifest)
     corpus = list(audit_corpus(home, manifest))
-    findings += _content(home, known, manifest, damaged=bool(failures(findings)), corpus_is_whole=not failures(corpus))
+    content = _content(home, known, manifest, damaged=bool(failures(findings)), corpus_is_whole=not failures(corpus))
+    findings += track(content, None, "following rows to their origins", "checks")
     findings += corpus
     for check in (audit_policies, audit_ancestors, audit_campaigns, audit_tracking):
         findings += check(home, known, manifest)

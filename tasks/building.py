@@ -8,9 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.policy import load_config, load_tokenizer, native_context, pick_device
-from models.policy_files import tokenizer_files
 from storage.corpora import Corpus
-from storage.digests import digest_files, digest_listing
 from storage.errors import ConfigError
 from tasks.assembly import AssemblyConfig
 from tasks.entropy import EntropyConfig
@@ -105,11 +103,6 @@ def check_policy(folder: Path, corpus: Corpus, config: BuildConfig) -> None:
         bos_tokens=len(bos_ids(tokenizer)),
         policy_context=native_context(load_config(folder)),
     )
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """Digest of a policy folder's tokenizer files: the same for all rounds of a campaign."""
-    return digest_listing(digest_files(folder, tokenizer_files(folder)))
 
 
 def policy_inputs(digest: str, folder: Path, numeric: NumericConfig, *, remote_code: bool = False) -> PolicyInputs:

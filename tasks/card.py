@@ -125,7 +125,7 @@ def _stream(documents: Sequence[RawDocument], tokenizer: PreTrainedTokenizerBase
     wanted = max(config.loss_rows * config.row_tokens, 4 * config.copies * config.passage)
     ids: list[int] = []
     for document in sorted(documents, key=lambda d: unit_hash("card", config.seed, d.source)):
-        ids += [*tokenizer(document.text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        ids += [*tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"], tokenizer.eos_token_id]
         if len(ids) >= wanted:
             break
     return ids

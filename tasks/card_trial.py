@@ -105,7 +105,7 @@ class Trial:
 
     def _windows(self, document: RawDocument, number: int, longest: int, shortest: int) -> Iterator[Piece]:
         def encode(text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
-            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             return encoded["input_ids"], encoded["offset_mapping"]
 
         for window in cut_windows(document.text, encode, max_tokens=longest, min_tokens=shortest):

@@ -1,9 +1,9 @@
 """Documents into chunks that fit: at most ``max_tokens`` of the policy's tokens, and no more than the embedder reads.
 
-A chunk ends at the highest border (paragraph, line, sentence, word, character) that fills at least half of it; so a heading stays
-with its text and a paragraph is cut only where it must be. The document is tokenised once to see where that is; then every chunk is
-tokenised alone, as it will be in screening, and shortened when it is too long there. Chunks follow each other without a gap but white
-space.
+A chunk ends at the highest border (paragraph, line, sentence, word, character) that fills at least half of it; so a
+heading stays with its text and a paragraph is cut only where it must be. The document is tokenised once to see where
+that is; then every chunk is tokenised alone, as it will be in screening, and shortened when it is too long there.
+Chunks follow each other without a gap but white space.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BORDERS = (
     re.compile(r"[.!?。！？][\"'”’)\]]*\s+|[。！？]"),
     re.compile(r"\s+"),
 )
-_LEADING = re.compile(r"\s*\n|\s+(?=\S)")
+_BLACK = re.compile(r"\S")
 
 
 class ChunkingConfig(BaseModel):
@@ -34,12 +34,15 @@ class ChunkingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_tokens: int = Field(
-        512, ge=8, description="Largest chunk, tokens of the policy. Ours: chunk <= 512 of a 2K screening context (METHOD 2.5)."
+        512,
+        ge=8,
+        description="Largest chunk, tokens of the policy. Ours: chunk <= 512 of a 2K screening context (METHOD 2.5).",
     )
     min_tokens: int = Field(16, ge=1, description="A smaller piece is left out and counted. Tokens. Ours.")
     min_fill: float = Field(0.5, ge=0, le=1, description="A border is good enough when this share is filled. Ours.")
     tokenizer: str = Field(
-        "embedded:quickstart", description="The policy whose tokens are counted: embedded:quickstart, a folder, or a hub id."
+        "embedded:quickstart",
+        description="The policy whose tokens are counted: embedded:quickstart, a folder, or a hub id.",
     )
 
     @model_validator(mode="after")
@@ -103,8 +106,9 @@ class Chunker:
 
     def _halves(self, text: str, span: Span, cut: _Cutter) -> list[Span]:
         middle = (span.start + span.end) // 2
-        halves = [cut.span(span.start, middle), cut.span(middle, span.end)]
-        return self._fitting(text, [half for half in halves if half.end > half.start], cut)
+        budget = self._config.max_tokens
+        halves = [*cut.spans(span.start, middle, budget), *cut.spans(middle, span.end, budget)]
+        return self._fitting(text, halves, cut)
 
     def _token_starts(self, text: str) -> NDArray[np.int64]:
         parts = [np.asarray(self._tokenizing.starts(text[a:b]), dtype=np.int64) + a for a, b in pairwise(_blocks(text))]
@@ -133,6 +137,9 @@ class _Cutter:
             if start >= end:
                 return
             span = self._next(start, end, budget)
+            if span.end == span.start:
+                # Indentation longer than a whole chunk: it is white space between chunks then.
+                span = self._next(self._past_blank(start, end), end, budget)
             yield span
             start = span.end
 
@@ -158,7 +165,7 @@ class _Cutter:
         fits, too_long = span.start + 1, span.end
         while too_long - fits > 1:
             middle = (fits + too_long) // 2
-            if self._count(self._text[span.start : middle]) <= budget:
+            if self.span(span.start, middle).tokens <= budget:
                 fits = middle
             else:
                 too_long = middle
@@ -182,12 +189,16 @@ class _Cutter:
 
     def _skip_blank(self, start: int, end: int) -> int:
         """Past the white space, but not past the indentation of the line that follows."""
-        text = self._text
-        first = start
-        while first < end and text[first].isspace():
-            first += 1
-        line = text.rfind("\n", start, first) + 1
-        return line if line > 0 and first < end else first
+        first = self._past_blank(start, end)
+        if first == end:
+            return end
+        line = self._text.rfind("\n", start, first) + 1
+        at_line = start == 0 or self._text[start - 1] == "\n"
+        return line or (start if at_line else first)
+
+    def _past_blank(self, start: int, end: int) -> int:
+        found = _BLACK.search(self._text, start, end)
+        return found.start() if found else end
 
 
 def _blocks(text: str) -> list[int]:

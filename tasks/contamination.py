@@ -1,7 +1,7 @@
 """Benchmarks stay out of the corpus: a document that shares a run with a benchmark file is refused.
 
-Every text in a benchmark file counts, whatever its column or key. A benchmark text shorter than the run can't be found; how many
-these are is reported.
+Every text in a benchmark file counts, whatever its column or key. A benchmark text shorter than the run can't be
+found; how many these are is reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class ContaminationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paths: tuple[str, ...] = Field((), description="Benchmark files or folders (JSON, JSONL, CSV, Parquet, text).")
-    run_characters: int = Field(RUN_CHARACTERS, ge=16, description="Length of a shared run, folded characters. METHOD 2.4.")
+    run_characters: int = Field(
+        RUN_CHARACTERS, ge=16, description="Length of a shared run, folded characters. METHOD 2.4."
+    )
 
 
 class Benchmarks:
@@ -56,11 +58,13 @@ class Benchmarks:
         if not found.any():
             return None
         start = int(places[int(found.argmax())])
-        return Refusal("contaminated", f"a run of {self._length} characters at character {start}", text[start : start + 200])
+        return Refusal(
+            "contaminated", f"a run of {self._length} characters at character {start}", text[start : start + 200]
+        )
 
 
 def benchmark_files(paths: Sequence[str]) -> list[Path]:
-    """The benchmark files behind the given paths, folders searched through; raises ``InputError`` for one that is missing."""
+    """The benchmark files behind the given paths and folders; raises ``InputError`` for one that is missing."""
     files: list[Path] = []
     for given in paths:
         path = Path(given).expanduser()

@@ -2,14 +2,16 @@
 
     gain = loss(targets | at least 256 tokens before them) - loss(targets | up to 2,048)      nats a token
 
-Both losses are of the same target tokens, the last ones of windows cut from held-out documents. A model that reads far
-back has a positive gain; one that is lost beyond its native context has a negative one. [ours]
+Both losses are of the same target tokens, the last ones of windows cut from held-out text: the documents of a group (a
+distribution, a title) one after the other, so that short documents give long windows of related text. A model that
+reads far back has a positive gain; one that is lost beyond its native context has a negative one. [ours]
 """
 
 from __future__ import annotations
 
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,7 +32,8 @@ from tasks.progress import progress
 from tasks.splitting import unit_hash
 
 STEP = "context-gain"
-CODE_VERSION = 1
+CODE_VERSION = 2
+SEPARATOR = "\n\n"
 HELDOUT = "heldout"
 
 
@@ -42,8 +45,8 @@ class ContextGainConfig(BaseModel):
     long: int = Field(2048, ge=2, description="Tokens of a window: the long context, targets included. Ours.")
     short: int = Field(256, ge=1, description="Tokens before the first target in the short context. Ours.")
     targets: int = Field(64, ge=1, description="Tokens at a window's end whose loss is compared. Ours.")
-    windows: int = Field(48, ge=1, description="Windows, spread over the held-out documents by hash. Ours.")
-    seed: int = Field(0, description="Salt of the hash that chooses documents and places.")
+    windows: int = Field(48, ge=1, description="Windows, spread over the held-out groups by hash. Ours.")
+    seed: int = Field(0, description="Salt of the hash that chooses groups and places.")
     dtype: DTypeName = Field("float32", description="Type the policy computes in.")
     device: str = Field("auto", description="auto (the GPU when there is one), cpu, cuda.")
     threads: int | None = Field(None, ge=1, description="Torch threads; null: torch's choice.")
@@ -71,16 +74,16 @@ class ContextGain(BaseModel):
     loss_long: float | None
     loss_short: float | None
     windows: int
-    documents: int = Field(description="Different documents behind the windows.")
+    groups: int = Field(description="Different groups of documents behind the windows.")
     tokens: int = Field(description="Target tokens.")
     native_context: int = Field(description="Context the policy's configuration declares, tokens.")
-    note: str = Field("", description="What a reader has to know: too few documents, beyond the native context.")
+    note: str = Field("", description="What a reader has to know: too little text, beyond the native context.")
 
 
 def context_gain(home: Home, policy: str, corpus: Corpus, config: ContextGainConfig) -> ContextGain:
-    """The context gain of a registered policy on a corpus's held-out documents; recorded, so a second call reads it.
+    """The context gain of a registered policy on a corpus's held-out part; recorded, so a second call reads it.
 
-    A corpus without a held-out document that is long enough gives a result that says so. Raises ``PolicyError`` when
+    A corpus without a held-out group that is long enough gives a result that says so. Raises ``PolicyError`` when
     the policy can't be loaded or gives NaN, and ``ConfigError`` when its positions end before ``config.long``.
     """
     digest = policy_record(home, policy).digest
@@ -109,49 +112,58 @@ def gain_key(policy: str, corpus: str, config: ContextGainConfig) -> StepKey:
 
 def heldout_windows(
     home: Home, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: ContextGainConfig
-) -> list[tuple[int, list[int]]]:
-    """(document row, ``config.long`` token ids) of up to ``config.windows`` windows.
+) -> list[tuple[str, list[int]]]:
+    """(group, ``config.long`` token ids) of up to ``config.windows`` windows.
 
-    Documents come in the order of a hash of their id; each gives one window before any gives a second. Windows of a
-    document do not overlap, their common shift and their order come from the hash too.
+    Groups come in the order of a hash of their name; each gives one window before any gives a second. Windows of a
+    group do not overlap, their common shift and their order come from the hash too.
     """
-    documents = RowReader(home.path, corpus.documents, ["doc_id", "text", "part"])
+    documents = RowReader(home.path, corpus.documents, ["text", "part", "group"])
     try:
-        ordered = sorted(_long_enough(documents, config))
-        chosen: list[tuple[int, list[int]]] = []
+        chosen: list[tuple[str, list[int]]] = []
         spare: list[tuple[int, int, array[int]]] = []
-        for _, row in ordered:
-            for turn, ids in enumerate(_cuts(documents[row], tokenizer, config)):
+        for group, rows in _long_groups(documents, config):
+            text = SEPARATOR.join(documents[row]["text"] for row in rows)
+            for turn, ids in enumerate(_cuts(group, text, tokenizer, config)):
                 if turn == 0:
-                    chosen.append((row, ids))
+                    chosen.append((group, ids))
                 else:
                     spare.append((turn, len(chosen), array("i", ids)))
             if len(chosen) == config.windows:
                 return chosen
-        rows = [row for row, _ in chosen]
+        names = [group for group, _ in chosen]
         extra = sorted(spare, key=lambda entry: entry[:2])[: config.windows - len(chosen)]
-        return chosen + [(rows[place - 1], ids.tolist()) for _, place, ids in extra]
+        return chosen + [(names[place - 1], ids.tolist()) for _, place, ids in extra]
     finally:
         documents.close()
 
 
-def _long_enough(documents: RowReader, config: ContextGainConfig) -> Iterator[tuple[float, int]]:
+def _long_groups(documents: RowReader, config: ContextGainConfig) -> list[tuple[str, list[int]]]:
+    """(group, rows of its first documents) of the held-out groups that may be long enough, in the order of the hash.
+
+    A group gives at most its first ``8 x long x windows`` bytes, so that one large group does not have to be tokenised.
+    """
+    rows: dict[str, list[int]] = {}
+    sizes: Counter[str] = Counter()
     for row, document in enumerate(documents):
-        # A token of a byte-level vocabulary is at least one byte.
-        if document["part"] == HELDOUT and len(document["text"].encode("utf-8")) >= config.long:
-            yield unit_hash("gain-document", config.seed, document["doc_id"]), row
+        group = document["group"]
+        if document["part"] == HELDOUT and sizes[group] < 8 * config.long * config.windows:
+            rows.setdefault(group, []).append(row)
+            sizes[group] += len(document["text"].encode("utf-8")) + len(SEPARATOR)
+    # A token of a byte-level vocabulary is at least one byte.
+    enough = [group for group in rows if sizes[group] >= config.long]
+    return [
+        (group, rows[group]) for group in sorted(enough, key=lambda name: unit_hash("gain-group", config.seed, name))
+    ]
 
 
-def _cuts(
-    document: dict[str, Any], tokenizer: PreTrainedTokenizerBase, config: ContextGainConfig
-) -> Iterator[list[int]]:
-    ids: list[int] = tokenizer(document["text"], add_special_tokens=False, verbose=False)["input_ids"]
+def _cuts(group: str, text: str, tokenizer: PreTrainedTokenizerBase, config: ContextGainConfig) -> Iterator[list[int]]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     count = len(ids) // config.long
     if count == 0:
         return
-    name = document["doc_id"]
-    shift = int(unit_hash("gain-shift", config.seed, name) * (len(ids) - count * config.long + 1))
-    order = sorted(range(count), key=lambda place: unit_hash("gain-place", config.seed, name, place))
+    shift = int(unit_hash("gain-shift", config.seed, group) * (len(ids) - count * config.long + 1))
+    order = sorted(range(count), key=lambda place: unit_hash("gain-place", config.seed, group, place))
     for place in order[: config.windows]:
         start = shift + place * config.long
         yield ids[start : start + config.long]
@@ -180,7 +192,7 @@ def _measure(home: Home, digest: str, corpus: Corpus, config: ContextGainConfig)
         loss_long=None,
         loss_short=None,
         windows=len(windows),
-        documents=len({row for row, _ in windows}),
+        groups=len({group for group, _ in windows}),
         tokens=len(windows) * config.targets,
         native_context=policy.context,
         note=_note(len(windows), config, policy.context if beyond else None),
@@ -219,7 +231,7 @@ def _note(found: int, config: ContextGainConfig, native: int | None) -> str:
     notes = []
     if found < config.windows:
         notes.append(
-            f"the held-out documents give {found} windows of {config.long} tokens, {config.windows} were asked for"
+            f"the held-out text gives {found} windows of {config.long} tokens, {config.windows} were asked for"
         )
     if native is not None:
         notes.append(f"{config.long} tokens lie beyond the native context of {native}")

@@ -1,7 +1,8 @@
 """Duplicates: the same text twice, and nearly the same text twice; the first one in reading order stays.
 
-Exact duplicates are equal digests of the normalised text. Near duplicates are found with MinHash and locality-sensitive hashing
-(``datasketch``) over windows of characters, which need no idea of a word, and confirmed by the estimated Jaccard similarity.
+Exact duplicates are equal digests of the normalised text. Near duplicates are found with MinHash and
+locality-sensitive hashing (``datasketch``) over windows of characters, which need no idea of a word, and confirmed
+by the estimated Jaccard similarity.
 """
 
 from __future__ import annotations
@@ -24,10 +25,16 @@ class DeduplicationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     near: bool = Field(True, description="Look for near duplicates too. Ours.")
-    threshold: float = Field(0.8, gt=0, lt=1, description="Jaccard similarity from which one is refused. Ours, common practice.")
-    permutations: int = Field(128, ge=16, le=1024, description="MinHash permutations; error of the similarity 1/sqrt of it. Ours.")
+    threshold: float = Field(
+        0.8, gt=0, lt=1, description="Jaccard similarity from which one is refused. Ours, common practice."
+    )
+    permutations: int = Field(
+        128, ge=16, le=1024, description="MinHash permutations; error of the similarity 1/sqrt of it. Ours."
+    )
     shingle: int = Field(24, ge=4, description="Window that is compared, folded characters: four to five words. Ours.")
-    sample: int = Field(4, ge=1, description="Compare one window in so many, chosen by its hash. Ours: a quarter of the time.")
+    sample: int = Field(
+        4, ge=1, description="Compare one window in so many, chosen by its hash. Ours: a quarter of the time."
+    )
     min_shingles: int = Field(16, ge=1, description="Shorter documents are compared exactly only. Windows. Ours.")
     seed: int = Field(1, ge=0, description="Seed of the permutations.")
 

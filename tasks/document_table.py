@@ -64,6 +64,6 @@ def stream_documents(home: Home, ref: Ref) -> Iterator[StoredDocument]:
 
 
 def origin(source: str) -> tuple[str, int]:
-    """(file, row) of a document's source: ``books.parquet#17`` is row 17; a source without a number is row 0 of itself."""
+    """(file, row) of a document's source: ``books.parquet#17`` is row 17; a source without a number is row 0."""
     file, found, number = source.rpartition("#")
     return (file, int(number)) if found and number.isdecimal() else (source, 0)

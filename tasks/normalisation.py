@@ -1,7 +1,7 @@
 """One text, one form: what two sources write differently but mean the same becomes the same characters.
 
-NFC; unix line ends; no control characters but tab and line end; no byte order marks; no blanks at the end of a line; at most two
-empty lines in a row; no empty lines at the ends. Indentation stays: it means something in code and verse.
+NFC; unix line ends; no control characters but tab and line end; no byte order marks; no blanks at the end of a line;
+at most two empty lines in a row; no empty lines at the ends. Indentation stays: it means something in code and verse.
 """
 
 from __future__ import annotations

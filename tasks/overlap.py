@@ -89,7 +89,7 @@ def _scrambled(values: Hashes) -> Hashes:
 
 
 def folded_codes(text: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Code points of the folded text ``[m]`` and the place in ``text`` of each ``[m]``; the same folding as ``fold``."""
+    """Code points ``[m]`` of the folded text (as ``fold`` does it) and the place in ``text`` of each ``[m]``."""
     codes = code_points(text)
     blank = _blank_table()[codes]
     # The first blank of a run stays, as a space; runs at the ends go.

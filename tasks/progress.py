@@ -82,6 +82,7 @@ class _Lines:
         self._description, self._total, self._unit = description, total, unit
         self._lock = threading.Lock()
         self._done = 0.0
+        self._shown: float | None = None
         self._start = self._last = time.monotonic()
 
     def advance(self, amount: float = 1) -> None:
@@ -94,11 +95,12 @@ class _Lines:
 
     def close(self) -> None:
         with self._lock:
-            if self._last > self._start:
+            if self._shown is not None and self._shown != self._done:
                 self._print(time.monotonic())
 
     def _print(self, now: float) -> None:
         seconds = now - self._start
+        self._shown = self._done
         of = f" of {self._total:,.0f}" if self._total is not None else ""
         rate = rate_text(self._done, seconds, self._unit)
         line = f"{self._description}: {self._done:,.0f}{of} {self._unit}, {rate}, {seconds:.0f} s"

@@ -93,7 +93,7 @@ def printable(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(text[: 2 * SHOWN].split())[:SHOWN])
 
 
-def check_share(refused: Mapping[str, int], rows: int, config: QuarantineConfig, table: str) -> None:
+def check_share(refused: Mapping[str, int], rows: int, config: QuarantineConfig, table: str = "the quarantine") -> None:
     """Raises ``QuarantineError`` when the share of refused rows, duplicates not counted, is over the limit."""
     counted = {reason: n for reason, n in refused.items() if n and reason not in DUPLICATES}
     total = sum(counted.values())

@@ -1,7 +1,7 @@
 """Rows of the user's files, one at a time: each is a document or a refusal with its reason.
 
-Memory is bounded by ``max_row_bytes`` and a batch of rows. A row that can't be read never stops the others; a file that can't be read
-is one clear error.
+Memory is bounded by ``max_row_bytes`` and a batch of rows. A row that can't be read never stops the others; a file
+that can't be read is one clear error.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def _too_long(length: int, limit: int, head: bytes) -> Refusal:
 
 def _document(file: SourceFile, number: int, text: str, labels: Mapping[str, str]) -> RawDocument:
     title = labels.get("title", "")
-    metadata = {role.removeprefix("metadata:"): value for role, value in labels.items() if role not in ("title", "group")}
+    metadata = {
+        role.removeprefix("metadata:"): value for role, value in labels.items() if role not in ("title", "group")
+    }
     return RawDocument(
         text=text,
         source=f"{file.name}#{number}",
@@ -169,11 +171,19 @@ def _check_columns(file: SourceFile, schema: pa.Schema, config: ReadingConfig) -
     found = schema.field(config.text).type
     value = found.value_type if pa.types.is_dictionary(found) else found
     if not (_is_text(value) or pa.types.is_null(value)):
-        raise InputError(f"column {config.text!r} of {file.name} holds {found}, expected text.", hint="Name another column.")
+        raise InputError(
+            f"column {config.text!r} of {file.name} holds {found}, expected text.", hint="Name another column."
+        )
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary, pa.types.is_large_binary)
+    checks = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+    )
     return any(check(kind) for check in checks)
 
 

@@ -1,7 +1,7 @@
 """Which files a corpus is read from: paths given by the user become an ordered list of files of a known kind.
 
-A folder is searched through; when it holds tables (Parquet, JSONL, Arrow) only these are read, so that the README beside a
-dataset does not become a document. A folder that ``datasets`` saved is read in the order of its own listing.
+A folder is searched through; when it holds tables (Parquet, JSONL, Arrow) only these are read, so that the README
+beside a dataset does not become a document. A folder that ``datasets`` saved is read in the order of its own listing.
 """
 
 from __future__ import annotations

@@ -116,6 +116,11 @@ def round_versions(home: Path) -> dict[int, str]:
     return {int(record["round"]): str(record["version"]) for record in campaign["rounds"]}
 
 
+def policylong(home: Path, *arguments: str) -> list[str]:
+    """The command line on a home, as this checkout and this Python have it."""
+    return [sys.executable, "-m", "flows.cli", *arguments, "--home", str(home)]
+
+
 def start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Starts a command as the leader of a process group of its own, its output in a log."""
     environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
@@ -211,7 +216,7 @@ def judge(undisturbed: Path, killed: Path, *, only_first: bool) -> Iterator[Verd
 
 def audit(home: Path, number: int, log: Path) -> Verdict:
     """``policylong audit`` of a round."""
-    process = start([sys.executable, "-m", "flows.cli", "--home", str(home), "audit", str(number), "--quiet"], log)
+    process = start(policylong(home, "audit", str(number), "--quiet"), log)
     code = process.wait()
     return Verdict(f"the audit of round {number} passes", code == 0, f"exit code {code}")
 
@@ -238,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scratch.mkdir(parents=True, exist_ok=True)
     homes = scratch / "undisturbed", scratch / "killed"
     logs = scratch / "undisturbed.log", scratch / "killed.log"
-    commands = [[sys.executable, "-m", "flows.cli", "--home", str(home), "run", *chosen.run] for home in homes]
+    commands = [policylong(home, "run", *chosen.run) for home in homes]
     console.print(f"undisturbed run in {homes[0]} (log: {logs[0]})")
     duration = run_undisturbed(commands[0], homes[0], logs[0])
     console.print(f"it took {duration.total:.0f} s, its first step began after {duration.start:.0f} s")

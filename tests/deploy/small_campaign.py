@@ -17,7 +17,7 @@ from storage.refs import Ref
 from storage.schemas import TABLES
 from storage.tables import write_table
 from storage.versions import publish_version
-from tests.rounds import CONFIG, round_tables
+from tests.world_by_hand import CONFIG, round_tables
 
 
 def worked(home: Home, table: str, shard: int, rows: list[dict[str, object]]) -> Ref:

@@ -14,6 +14,7 @@ from storage.errors import ConfigError
 from storage.findings import failures
 from storage.home import Home
 from storage.versions import load_manifest, verify_version, version_uri
+from tasks.audit import audit_version
 from tasks.checkpointed import tally
 from tasks.resources import release
 from tests.world import World, make_world
@@ -46,6 +47,8 @@ def test_a_round_is_published_once_and_repaired_where_it_was_damaged(
     assert manifest.funnel["samples"] > 0
     assert manifest.funnel["roots"] == 9
     assert load_campaign(home, "trial").find(1) is not None
+    report = audit_version(home, version)
+    assert report.exit_code == 0, [finding.line for finding in report.findings if finding.status == "failed"]
 
     finished = len(events(home, "finished"))
     tally.clear()

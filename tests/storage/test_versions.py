@@ -17,7 +17,6 @@ from storage.campaigns import RoundRecord, record_round, start_campaign
 from storage.errors import InputError, IntegrityError
 from storage.findings import failures
 from storage.home import Home
-from storage.manifests import Manifest, parse_manifest
 from storage.refs import Ref
 from storage.schemas import SCREENED
 from storage.tables import read_tables
@@ -217,6 +216,7 @@ def kills(built: BuiltRound) -> Iterator[int]:
         shutil.rmtree(built.home / "versions", ignore_errors=True)
         with pytest.MonkeyPatch.context() as patch:
             Disk(patch, limit)
+            patch.setattr(os, "getpid", lambda number=limit: 100_000 + number)
             try:
                 publish_version(built.home, built.manifest, built.files)
                 return
@@ -274,29 +274,3 @@ def test_a_version_whose_manifest_was_edited_can_still_be_named_for_an_audit(bui
     (folder_of(built) / "manifest.json").write_bytes(b"{}")
     for text in (built.version[:10], built.version[:16], built.version):
         assert bad_files(BuiltRound(built.home, resolve_version(built.home, text), built.manifest, {}, {}))
-
-
-@pytest.mark.parametrize(
-    "update",
-    [
-        {"figures": {"mean_gain": float("nan")}},
-        {"config": {"changed": True}},
-        {"files": {"../escape": {"sha256": "0" * 64, "bytes": 0}}},
-        {"files": {"manifest.json": {"sha256": "0" * 64, "bytes": 0}}},
-        {"surprise": 1},
-        {"round": 0},
-    ],
-)
-def test_a_manifest_that_can_not_be_is_refused(built: BuiltRound, update: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
-        Manifest.model_validate({**built.manifest.model_dump(mode="json"), **update})
-
-
-def test_the_canonical_form_survives_being_read(built: BuiltRound) -> None:
-    whole = built.manifest.model_copy(
-        update={"figures": {"a": 0.1 + 0.2, "b": 1.0, "c": 1e-300}, "config": {"é": [1, None]}}
-    )
-    with pytest.raises(IntegrityError, match="config_digest"):
-        parse_manifest(whole.canonical, "x")
-    good = built.manifest.model_copy(update={"figures": {"a": 0.1 + 0.2, "b": 1.0, "c": 1e-300}})
-    assert parse_manifest(good.canonical, "x").canonical == good.canonical

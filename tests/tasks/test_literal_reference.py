@@ -18,12 +18,13 @@ from storage.refs import Ref
 from storage.tables import read_table
 from storage.vectors import IndexConfig
 from tasks.assembly import AssemblyInputs, assemble
-from tasks.building import policy_inputs, tokenizer_digest
+from tasks.building import policy_inputs
 from tasks.entropy import EntropyInputs, screen_entropy
 from tasks.negatives import NegativesInputs, find_negatives
 from tasks.resources import release
 from tasks.retrieval import RetrievalInputs, retrieve
 from tasks.roots import RootsInputs, cut_roots
+from tasks.tokenizing import tokenizer_digest
 from tasks.verification import VerificationInputs, verify
 from tests.world import World, embed, make_world
 

@@ -41,6 +41,13 @@ def test_long_work_leaves_a_line_every_ten_seconds_and_one_at_its_end(
     ]
 
 
+def test_the_last_line_is_not_said_twice(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with progress("embedding", total=8, unit="chunks") as advance:
+        clock[0] = 12.0
+        advance(8)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_track_gives_every_item_once_and_in_order() -> None:
     assert list(track(iter("abc"), None, "letters", "letters")) == ["a", "b", "c"]
 

@@ -26,8 +26,8 @@ from tasks.dataset_card import dataset_card
 from tasks.funnel import FUNNEL, TOKENS, funnel_counts, token_counts
 from tasks.plots import PLOTS, histogram, write_plots
 from tasks.publishing import publish_round, report_folder, with_documents
-from tests.rounds import CONFIG, BuiltRound, build_round, frames, round_tables
-
+from tests.rounds import BuiltRound, build_round, frames
+from tests.world_by_hand import CONFIG, round_tables
 
 # MLflow's own tables use a loader that SQLAlchemy has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -181,7 +181,13 @@ def test_the_card_names_every_column_and_count_and_nothing_that_changes(built: B
     card = dataset_card(built.manifest).decode()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["configs"][0]["data_files"][0]["path"] == "samples/samples-*.parquet"
-    for expected in ("source_start: int32", "`entropy_before`", "| kept | 6 |", "| total | 129 |", built.manifest.policy):
+    for expected in (
+        "source_start: int32",
+        "`entropy_before`",
+        "| kept | 6 |",
+        "| total | 129 |",
+        built.manifest.policy,
+    ):
         assert expected in card
     version = publish(built)
     manifest = load_manifest(built.home, version)

@@ -1,0 +1,116 @@
+"""The ingest flow: files → documents → chunks → vectors → a corpus with a loaded index.
+
+    digest = ingest("/path/to/home", IngestConfig(name="books", paths=("books.parquet",)))
+
+Every step is checkpointed and every shard of vectors is a step of its own: a killed run is carried on by the same
+call, and a second one finds everything finished.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from models.embedders import embedder_digest
+from storage.corpora import Corpus, name_corpus, open_corpus
+from storage.home import Home
+from storage.refs import Ref
+from storage.vectors import IndexConfig, ensure_index
+from tasks.chunk_table import ChunkInputs, ChunkLimits, chunk_documents
+from tasks.contamination import benchmark_digests
+from tasks.corpus_publishing import CorpusParts, publish
+from tasks.corpus_report import ingest_report
+from tasks.embedding import EmbedInputs, EmbedNumerics, embed_shard, shards
+from tasks.ingestion import IngestConfig
+from tasks.progress import progress
+from tasks.python_corpus import package_versions
+from tasks.reading import ReadInputs, read_documents
+from tasks.separating import SeparateInputs, separate_documents
+from tasks.sources import find_sources
+from tasks.tokenizing import tokenizer_digest, tokenizer_folder
+
+LOCK_WAIT_SECONDS = 5.0
+
+
+@flow(name="ingest", flow_run_name="ingest {config.name}")
+def ingest(home_path: str, config: IngestConfig, index: IndexConfig | None = None) -> str:
+    """Makes the corpus that ``config`` describes, loads its index and returns its digest.
+
+    Raises ``InputError`` for files that can't be used and ``QuarantineError`` when too many rows are refused.
+    """
+    home = Home.open(Path(home_path))
+    if config.is_ready_made:
+        return open_corpus(home, config.name).digest
+    inputs = read_inputs(config)
+    with home.lock(f"ingest-{config.name}", wait_seconds=LOCK_WAIT_SECONDS):
+        documents = read_documents(home, inputs, config.reading, label=config.name)
+        apart = separate_documents(
+            home,
+            SeparateInputs(documents=documents["documents"], quarantine=documents["quarantine"]),
+            config.separation,
+            label=config.name,
+        )
+        parts = _embedded(home, config, apart, documents["counts"])
+        digest = publish(home, config, inputs, parts)
+        name_corpus(home, config.name, digest)
+        corpus = open_corpus(home, digest)
+        ensure_index(home, corpus, index or IndexConfig()).close()
+        _report(corpus, config)
+    return digest
+
+
+def read_inputs(config: IngestConfig) -> ReadInputs:
+    """What the reading step depends on: every input file's digest, or the versions of the installed packages."""
+    benchmarks = config.contamination.paths
+    return ReadInputs(
+        files=tuple(find_sources(config.paths).digests()) if config.paths else (),
+        packages=package_versions() if config.python else {},
+        benchmarks=benchmark_digests(benchmarks),
+        paths=config.paths,
+        benchmark_paths=benchmarks,
+    )
+
+
+def _embedded(home: Home, config: IngestConfig, documents: dict[str, Ref], counts: Ref) -> CorpusParts:
+    folder = tokenizer_folder(config.chunking.tokenizer)
+    tokenizer, embedder = tokenizer_digest(folder), embedder_digest(config.embedder)
+    chunked = chunk_documents(
+        home,
+        ChunkInputs(
+            documents=documents["documents"],
+            tokenizer=tokenizer,
+            embedder=embedder,
+            tokenizer_folder=str(folder),
+            embedder_config=config.embedder,
+        ),
+        ChunkLimits.of(config.chunking),
+        label=config.name,
+    )
+    chunks, vectors = chunked["chunks"], []
+    numerics = EmbedNumerics.of(config.embedder)
+    pieces = shards(chunks.rows, config.chunks_per_shard)
+    with progress("embedding", total=chunks.rows, unit="chunks") as advance:
+        for number, (start, stop) in enumerate(pieces):
+            shard = EmbedInputs(
+                chunks=chunks, start=start, stop=stop, embedder=embedder, embedder_config=config.embedder
+            )
+            done = embed_shard(home, shard, numerics, label=f"{config.name} shard {number + 1} of {len(pieces)}")
+            vectors.append(done["vectors"])
+            advance(stop - start)
+    return CorpusParts(
+        documents=documents["documents"],
+        quarantine=documents["quarantine"],
+        chunks=chunks,
+        vectors=tuple(vectors),
+        counts=(counts, documents["counts"], chunked["counts"]),
+        tokenizer=tokenizer,
+        embedder=embedder,
+    )
+
+
+def _report(corpus: Corpus, config: IngestConfig) -> None:
+    create_markdown_artifact(
+        key="ingest-report", markdown=ingest_report(corpus, config.name), description=f"Ingest of {config.name}"
+    )

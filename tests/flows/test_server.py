@@ -1,0 +1,96 @@
+"""The local Prefect server ends with its command, SIGKILL included, and dead flow runs do not stay Running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import server
+from storage.errors import ServiceError
+from storage.home import Home
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_START = """
+import sys
+from pathlib import Path
+from flows.environment import prepare
+from flows.server import prefect_server
+from storage.home import Home
+
+home = Home.open(Path(sys.argv[1]))
+prepare(home.path)
+with prefect_server(home):
+    from prefect.client.orchestration import get_client
+    from prefect import flow
+    from prefect.states import Running
+"""
+_KILLED = """
+    import os, psutil, signal
+    with get_client(sync_client=True) as client:
+        client.create_flow_run(flow(lambda: None, name="killed"), name="killed", state=Running())
+    print(*[child.pid for child in psutil.Process().children()], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+_AFTER = """
+    with get_client(sync_client=True) as client:
+        print(*[run.state_name for run in client.read_flow_runs(limit=10, sort="START_TIME_ASC")])
+"""
+
+
+def python(script: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(
+        [sys.executable, "-c", script, str(home)], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_killed_command_leaves_no_server_and_no_running_flow(home_path: Path) -> None:
+    killed = python(_START + _KILLED, home_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    children = [int(pid) for pid in killed.stdout.split()]
+    assert children
+    assert not psutil.wait_procs([psutil.Process(pid) for pid in children if psutil.pid_exists(pid)], timeout=60)[1]
+
+    after = python(_START + _AFTER, home_path)
+    assert after.stdout.split() == ["Crashed"], after.stderr
+    assert not list((home_path / "prefect/processes").iterdir())
+
+
+def test_a_configured_server_is_used_as_it_is(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example:4200/api")
+    with server.prefect_server(home) as address:
+        assert address == "http://prefect.example:4200/api"
+    assert not (home / "prefect").exists()
+
+
+def test_a_server_that_does_not_start_is_one_clear_error(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "server.py"
+    (tmp_path / "server_process.py").write_text("raise SystemExit('no')")
+    monkeypatch.setattr(server, "__file__", str(broken))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with pytest.raises(ServiceError, match="did not start; its log is"), server.prefect_server(home):
+        pass
+    assert "PREFECT_API_URL" not in os.environ
+    assert (home / "prefect/server.log").read_text().strip() == "no"
+
+
+def test_a_process_counts_as_dead_when_another_has_its_number(home: Home) -> None:
+    mine = psutil.Process()
+    record = home.folder("prefect/processes") / f"{mine.pid}.json"
+    record.write_text(json.dumps({"pid": mine.pid, "started": mine.create_time() - 3600}))
+    assert not server._alive(record)
+    record.write_text(json.dumps({"pid": mine.pid, "started": mine.create_time()}))
+    assert server._alive(record)
+    record.write_text("{")
+    assert not server._alive(record)
