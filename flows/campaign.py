@@ -19,8 +19,8 @@ from flows.presets import Preset
 from flows.train import train_round
 from storage.campaigns import Campaign, RoundRecord, load_campaign, record_round, start_campaign
 from storage.home import Home
-from storage.policies import list_policies
 from tasks.base_policy import take_base
+from tasks.handoff import policy_trained_on
 from tasks.resources import release
 
 
@@ -72,7 +72,7 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
                 trained = train_round(home_path, version, policy, preset.training, label=label, campaign=name)
                 following = trained["policy"]
             else:
-                trained, following = {}, _trained_elsewhere(home, version)
+                trained, following = {}, policy_trained_on(home, version, policy)
                 if following is None:
                     return CampaignResult.of(home, name, corpus, waiting_for=version)
             after = evaluate_policy(home_path, following, corpus, preset.evaluation, label=f"{label} after training")
@@ -108,9 +108,3 @@ def training_figures(trained: dict[str, Any], before: dict[str, Any], after: dic
             "last_loss": trained["steps"][-1][1],
         }
     return figures
-
-
-def _trained_elsewhere(home: Home, version: str) -> str | None:
-    """The policy that was brought in as trained on a version, the newest by digest order where there are several."""
-    found = [record.digest for record in list_policies(home) if record.trained_on == version]
-    return found[0] if found else None

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from flows.failures import report
+from flows.failures import INTERRUPTED, report
 from flows.session import Session
 
 app = typer.Typer(
@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = app(args=given, standalone_mode=False, prog_name="policylong")
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the one place where every error ends
         return report(error)
+    if outcome == INTERRUPTED:  # typer turns Ctrl-C into this exit code
+        return report(KeyboardInterrupt())
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -60,9 +60,8 @@ def run(
         result = campaign(str(home.path), chosen)
         done = steps_done(home, since=before)
     from flows.console import show_campaign
-    from flows.outcome import round_rows, worked_example
 
-    show_campaign(results(), home.path, round_rows(home, result.campaign), worked_example(home, result.campaign))
+    show_campaign(results(), home.path, result.rows, result.example)
     if not done:
         messages().print("Nothing was left to do: every step had been finished before.", style="bold green")
     if result.waiting_for:

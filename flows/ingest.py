@@ -17,7 +17,7 @@ from models.embedders import embedder_digest
 from storage.corpora import Corpus, name_corpus, open_corpus
 from storage.home import Home
 from storage.refs import Ref
-from storage.vectors import IndexConfig, ensure_index
+from storage.vectors import IndexConfig, prepare_index
 from tasks.chunk_table import ChunkInputs, ChunkLimits, chunk_documents
 from tasks.contamination import benchmark_digests
 from tasks.corpus_publishing import CorpusParts, publish
@@ -56,7 +56,7 @@ def ingest(home_path: str, config: IngestConfig, index: IndexConfig | None = Non
         digest = publish(home, config, inputs, parts)
         name_corpus(home, config.name, digest)
         corpus = open_corpus(home, digest)
-        ensure_index(home, corpus, index or IndexConfig()).close()
+        prepare_index(home, corpus, index or IndexConfig())
         _report(corpus, config)
     return digest
 

@@ -131,11 +131,12 @@ def load_policy(
     dtype: DTypeName = "float32",
     remote_code: bool = False,
     digest: str | None = None,
+    config: PreTrainedConfig | None = None,
 ) -> Policy:
     """Loads a checkpoint for inference.
 
     ``device`` is "auto" (the GPU when there is one) or a torch device; ``dtype`` is that of the weights in memory. With
-    ``digest``, the files must have it.
+    ``digest``, the files must have it. ``config`` stands in for the folder's own (an extended context, say).
 
     Raises ``PolicyError`` for a missing folder, missing or damaged files, weights that lack a tensor, a weight that is
     NaN or infinite (it is named), a vocabulary smaller than the tokenizer's, another digest; ``ResourceError`` when the
@@ -148,7 +149,7 @@ def load_policy(
             hint="policylong audit names what changed.",
         )
     target = pick_device(device)
-    config = load_config(folder, remote_code=remote_code)
+    config = config or load_config(folder, remote_code=remote_code)
     tokenizer = load_tokenizer(folder, remote_code=remote_code)
     try:
         model = load_model(folder, config, DTYPES[dtype], remote_code).to(target)  # type: ignore[arg-type]

@@ -46,7 +46,8 @@ Report = Callable[[int, float], None]
 class PretrainRecord:
     """What was done, for the model card: everything needed to do it again.
 
-    ``loss_curve``: (tokens, mean training loss in nats per token over the rows since the entry before).
+    ``loss_curve``: (tokens, mean training loss in nats per token over the rows since the entry before). ``remarks``:
+    what a reader of the card should know beside it.
     """
 
     config: dict[str, Any]
@@ -61,6 +62,7 @@ class PretrainRecord:
     trained_tokens: int
     seconds: float
     loss_curve: tuple[tuple[int, float], ...]
+    remarks: tuple[str, ...] = ()
 
 
 def pretrain(

@@ -22,10 +22,19 @@ from storage.hits import Hit, VectorIndex
 from storage.home import Home
 from storage.refs import Ref
 from storage.tables import open_table
-from storage.vectors_edge import open_edge_index
+from storage.vectors_edge import is_complete, open_edge_index
 from storage.vectors_server import ServerSettings, open_server_index
 
-__all__ = ["Hit", "IndexConfig", "VectorIndex", "collection_name", "ensure_index", "fill", "vector_batches"]
+__all__ = [
+    "Hit",
+    "IndexConfig",
+    "VectorIndex",
+    "collection_name",
+    "ensure_index",
+    "fill",
+    "prepare_index",
+    "vector_batches",
+]
 
 
 class IndexConfig(BaseModel):
@@ -87,6 +96,16 @@ def ensure_index(home: Home, corpus: Corpus, config: IndexConfig) -> VectorIndex
         lambda index: fill(home, index, corpus),
         exact=config.exact,
     )
+
+
+def prepare_index(home: Home, corpus: Corpus, config: IndexConfig) -> None:
+    """Makes sure that the index is complete without keeping it; one that says it is complete is not even opened.
+
+    Raises as ``ensure_index`` does.
+    """
+    if config.engine == "embedded" and is_complete(home, collection_name(corpus, config), corpus.chunks.rows):
+        return
+    ensure_index(home, corpus, config).close()
 
 
 def fill(home: Home, index: VectorIndex, corpus: Corpus) -> None:

@@ -98,6 +98,12 @@ def stacked(stored: Mapping[int, object], wanted: Sequence[int], dimension: int)
     return np.array([stored[i] for i in wanted], dtype=np.float32).reshape(len(wanted), dimension)
 
 
+def is_complete(home: Home, name: str, rows: int) -> bool:
+    """Whether the index's marker says that it was filled with ``rows`` vectors."""
+    marker = home / f"index/{name}/{MARKER}"
+    return marker.is_file() and read_json(marker) == {"vectors": rows}
+
+
 def open_edge_index(
     home: Home,
     name: str,
@@ -112,7 +118,7 @@ def open_edge_index(
     with ExitStack() as stack:
         stack.enter_context(home.lock(f"index-{name}", wait_seconds=wait_seconds))
         folder = home.folder(f"index/{name}")
-        if (folder / MARKER).is_file() and read_json(folder / MARKER) == {"vectors": rows}:
+        if is_complete(home, name, rows):
             index = EdgeIndex(folder / "shard", dimension, exact=exact)
             if index.count() == rows:
                 return _holding(index, stack)

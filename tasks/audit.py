@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from storage.errors import IntegrityError, PolicyError
+from storage.errors import InputError, IntegrityError, PolicyError
 from storage.findings import Finding, failures, not_checkable
 from storage.home import Home
 from storage.manifests import Manifest
@@ -70,7 +70,7 @@ def audit_version(home: Home, version: str) -> AuditReport:
         findings = verify_version(home, known, advance=advance)
     try:
         manifest = load_manifest(home, known)
-    except IntegrityError:
+    except (IntegrityError, InputError):  # changed, or a recorded round whose manifest is gone
         rest = not_checkable("tables, corpus, policies and parents", "the manifest can't be trusted")
         return AuditReport(version=known, round=None, findings=(*findings, rest))
     findings += audit_config(home, known, manifest)

@@ -122,14 +122,16 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _again(record: Mapping[str, Any]) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(record["libraries"].items()))
+    remarks = "".join(f"\n- {remark}" for remark in record.get("remarks", ()))
+    remarks = f"\nAbout this run:\n{remarks}\n" if remarks else ""
     return f"""## Again
 
-    policylong pretrain
+    policylong pretrain FOLDER                   # train it into FOLDER and measure it
+    policylong pretrain FOLDER --measure-only    # measure the model in FOLDER again
 
-trains it, with the versions below ({libraries}) and the corpus digest above; other versions of the packages are
-another corpus and give another model of the same kind. `pretraining.json` holds the configuration and the loss curve,
-`card.json` the figures.
-"""
+Trained with {libraries} and the packages below; other versions of the packages are another corpus and give another
+model of the same kind. `pretraining.json` holds the configuration and the loss curve, `card.json` the figures.
+{remarks}"""
 
 
 def _packages(record: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from storage.checkpoints import work_uri
 from storage.digests import digest_text
 from storage.errors import InputError, QuarantineError
+from storage.files import disk_errors
 from storage.home import Home
 from storage.refs import Ref
 from storage.schemas import DOCUMENTS, QUARANTINE
@@ -75,7 +76,8 @@ def read_documents(home: Home, inputs: ReadInputs, config: ReadConfig) -> dict[s
     when nothing is left.
     """
     key = read_documents.key(inputs, config)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=home.folder("work")) as file:
+    work = home.folder("work")
+    with disk_errors(work), tempfile.TemporaryFile("w+", encoding="utf-8", dir=work) as file:
         refused = _Refused(file)
         rows = Counter[str]()
         documents = _documents(inputs, config, refused, rows)

@@ -33,7 +33,8 @@ def tracked() -> list[Path]:
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     )
     names = listing.stdout.splitlines() if listing.returncode == 0 else []
-    return [ROOT / name for name in names] or [path for path in ROOT.rglob("*") if path.suffix in (".py", ".md", ".toml")]
+    everything = (path for path in ROOT.rglob("*") if path.suffix in (".py", ".md", ".toml"))
+    return [ROOT / name for name in names] or list(everything)
 
 
 def command_lines() -> list[tuple[str, str]]:

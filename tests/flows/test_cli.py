@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,12 @@ NESTED = [["policy", "add"], ["policy", "list"], ["policy", "show"], ["config", 
 
 
 @pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A wide terminal; the handler that the command line installs ends with the test."""
     monkeypatch.setenv("COLUMNS", "120")
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -134,6 +140,16 @@ def test_the_home_may_be_given_after_the_command_or_by_the_environment(
     assert f"no home in {tmp_path / 'b'} yet" in capsys.readouterr().out
     assert main(["status", f"--home={tmp_path / 'c'}"]) == 0
     assert f"no home in {tmp_path / 'c'} yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_says_how_to_carry_on(
+    number: signal.Signals, home_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.status.show_status", lambda *_: signal.raise_signal(number))
+    assert main(["--home", str(home_path), "status"]) == 130
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "stopped; run the same command to carry on\n")
 
 
 def test_a_preset_as_shown_is_that_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rich.console import Console
@@ -49,7 +50,8 @@ EXAMPLE = WorkedExample(
 
 
 def printed(width: int, *, colour: bool = False, rows: list[RoundRow] | None = None) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=colour, color_system="truecolor" if colour else None)
+    system: Literal["truecolor"] | None = "truecolor" if colour else None
+    console = Console(file=io.StringIO(), width=width, force_terminal=colour, color_system=system)
     console.no_color = not colour
     show_campaign(console, Path("/data/my home"), rows or [row(1), row(2), row(3)], EXAMPLE)
     file = console.file

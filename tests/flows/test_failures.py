@@ -50,18 +50,17 @@ def test_each_kind_of_error_is_a_line_and_a_code(
 
 
 def test_an_error_of_ours_is_found_behind_another(capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        try:
-            raise PolicyError("weights hold NaN.")
-        except PolicyError as inner:
-            raise RuntimeError("task failed") from inner
-    except RuntimeError as outer:
-        assert line_of(outer, capsys) == (3, "error: weights hold NaN.")
+    outer = RuntimeError("task failed")
+    outer.__cause__ = PolicyError("weights hold NaN.")
+    assert line_of(outer, capsys) == (3, "error: weights hold NaN.")
 
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device", "a.parquet"), sqlite3.OperationalError("database or disk is full")],
+    [
+        OSError(errno.ENOSPC, "No space left on device", "a.parquet"),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
 )
 def test_a_full_disk_is_recognised_wherever_it_shows(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     code, line = line_of(error, capsys)

@@ -147,23 +147,20 @@ def test_a_second_run_does_no_work_and_another_home_agrees(home: Home, tmp_path:
     assert ingest(str(home.path), settings) == digest
     assert small.embedded == embedded
     assert (home / "journal.jsonl").read_text() == journal
-    moved = (
-        write_rows(tmp_path / "moved" / "rows.jsonl", path.read_bytes().splitlines())
-        if (tmp_path / "moved").mkdir()
-        else path
-    )
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / "rows.jsonl")
     assert (
         ingest(str(tmp_path / "other"), settings.model_copy(update={"name": "other", "paths": (str(moved),)})) == digest
     )
-    path.write_bytes(path.read_bytes() + row(document(99)) + b"\n")
+    path.write_bytes(moved.read_bytes() + row(document(99)) + b"\n")
     assert ingest(str(home.path), settings) != digest
 
 
 def test_a_run_that_was_stopped_embeds_no_shard_twice(
     home: Home, tmp_path: Path, small: SmallEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_rows(tmp_path / "rows.jsonl", [row(document(n), title=f"title {n}") for n in range(420)])
-    settings = config(path, tmp_path, chunks_per_shard=1024, split=SplitConfig(heldout=0, probe=0))
+    path = write_rows(tmp_path / "rows.jsonl", [row(document(n), title=f"title {n}") for n in range(30)])
+    settings = config(path, tmp_path, chunks_per_shard=50, split=SplitConfig(heldout=0, probe=0))
     real, calls = SmallEmbedder.encode, [0]
 
     def stops(self: SmallEmbedder, *arguments: Any, **options: Any) -> Any:
@@ -259,12 +256,18 @@ def _real_words(home: Home, corpus: Corpus) -> int:
     )
 
 
-@pytest.mark.parametrize(
-    "values", [{}, {"paths": ("a",), "python": {}}, {"paths": ("a",), "name": "../b"}, {"path": "a"}]
-)
+@pytest.mark.parametrize("values", [{"paths": ("a",), "python": {}}, {"paths": ("a",), "name": "../b"}, {"path": "a"}])
 def test_a_configuration_that_can_not_be_right_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         IngestConfig.model_validate(values)
+
+
+def test_a_name_alone_means_the_corpus_that_is_there(home: Home, tmp_path: Path, small: SmallEmbedder) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", [row(document(n), title=f"title {n}") for n in range(10)])
+    digest = ingest(str(home.path), config(path, tmp_path))
+    assert ingest(str(home.path), IngestConfig(name="small")) == digest
+    with pytest.raises(InputError, match="corpus 'other' is not in this home"):
+        ingest(str(home.path), IngestConfig(name="other"))
 
 
 def test_the_text_is_normalised_before_it_has_an_identity(home: Home, tmp_path: Path, small: SmallEmbedder) -> None:

@@ -23,7 +23,7 @@ from storage.hits import SCORE_STEP, Hit, VectorIndex, ordered_search
 from storage.home import Home
 from storage.schemas import CHUNKS, DOCUMENTS, QUARANTINE, VECTORS
 from storage.tables import write_table
-from storage.vectors import IndexConfig, collection_name, ensure_index, fill
+from storage.vectors import IndexConfig, collection_name, ensure_index, fill, prepare_index
 from storage.vectors_edge import EdgeIndex
 from storage.vectors_server import ServerIndex, ServerSettings, open_server_index
 
@@ -147,6 +147,14 @@ def test_an_embedded_index_is_loaded_once_and_has_one_opener(home: Home, monkeyp
     second = ensure_index(home, corpus, IndexConfig())
     assert second.count() == 300
     second.close()
+
+
+def test_preparing_a_complete_index_does_not_need_it_to_be_free(home: Home) -> None:
+    corpus = make_corpus(home, unit_vectors(30))
+    prepare_index(home, corpus, IndexConfig())
+    held = ensure_index(home, corpus, IndexConfig())
+    prepare_index(home, corpus, IndexConfig(lock_wait_seconds=0))
+    held.close()
 
 
 def test_a_load_that_was_killed_starts_over(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,8 @@ def test_a_damaged_file_is_the_failure_and_what_it_would_prove_is_not_checkable(
     (version_folder(built) / "manifest.json").write_bytes(b"not JSON")
     report = audit_version(built.home, built.version)
     assert (report.exit_code, report.round) == (1, None)
+    (version_folder(built) / "manifest.json").unlink()
+    assert failed(audit_version(built.home, "2")) == {"manifest": f"versions/{built.version[:16]}/manifest.json"}
 
 
 def test_an_unknown_version_is_one_clear_line(home: Home) -> None:

@@ -105,8 +105,13 @@ EDITS: dict[str, tuple[Edit, str, str]] = {
     ),
     "a pair kept below epsilon": (
         lambda t: row(t, "verdicts", 1, 1).update(kept=True, reason=None),
-        "every kept gain is above epsilon = 0.4",
+        "every verdict is kept or refused as its gain says",
         "tables/verdicts-00001.parquet",
+    ),
+    "a pair above epsilon refused": (
+        lambda t: row(t, "verdicts", 2).update(kept=False, reason="gain-too-small"),
+        "every verdict is kept or refused as its gain says",
+        "tables/verdicts-00000.parquet",
     ),
     "a refusal without a reason": (
         lambda t: row(t, "verdicts", 1).update(reason=None),

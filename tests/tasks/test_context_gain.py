@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from models.policy import load_policy, load_tokenizer
+from models.extension import ExtensionConfig, extend
+from models.policy import load_config, load_policy, load_tokenizer
 from storage.corpora import Corpus, name_corpus, open_corpus, publish_corpus
 from storage.digests import digest_text
 from storage.errors import ConfigError, PolicyError
@@ -139,15 +140,22 @@ def test_a_corpus_of_short_documents_gives_a_result_that_says_so(home: Home, pol
     assert "0 windows of 64 tokens, 6 were asked for" in result.note
 
 
-def test_beyond_the_native_context_is_said_and_impossible_where_positions_end(
-    home: Home, corpus: Corpus, policy: str, tmp_path: Path
-) -> None:
+def test_a_shorter_native_context_is_stretched_and_said_so(home: Home, corpus: Corpus, policy: str) -> None:
     longer = CONFIG.model_copy(update={"long": 100, "windows": 2})
-    assert "beyond the native context of 64" in context_gain(home, policy, corpus, longer).note
+    result = context_gain(home, policy, corpus, longer)
+    assert "stretched from 64 to 100 tokens, untrained" in result.note
+    folder = policy_folder(home, policy)
+    model = load_policy(folder, device="cpu", config=extend(load_config(folder), ExtensionConfig(context=100))).model
+    with torch.no_grad():
+        windows = heldout_windows(home, corpus, load_tokenizer(folder), longer)
+        assert result.loss_long == pytest.approx(mean(_reference(model, ids, 8) for _, ids in windows), rel=1e-5)
+
+
+def test_a_model_whose_positions_end_is_measured_up_to_there(home: Home, corpus: Corpus, tmp_path: Path) -> None:
     learned = add_base_policy(home, tiny_policy(tmp_path / "gpt2", "gpt2")).digest
     assert context_gain(home, learned, corpus, CONFIG).gain is not None
-    with pytest.raises(ConfigError, match="positions for 64 tokens, the evaluation asks for 100"):
-        context_gain(home, learned, corpus, longer)
+    with pytest.raises(ConfigError, match=r"no rotary positions.*Set evaluation\.long to at most 64"):
+        context_gain(home, learned, corpus, CONFIG.model_copy(update={"long": 100}))
 
 
 def test_a_policy_that_changed_on_disk_is_not_evaluated(home: Home, corpus: Corpus, policy: str) -> None:

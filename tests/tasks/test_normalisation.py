@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.normalisation import NormalisationConfig, normalised
@@ -14,6 +14,7 @@ from tasks.quarantine import Refusal
 CONFIG = NormalisationConfig(min_characters=1, max_characters=1_000)
 
 
+@settings(deadline=None)
 @given(
     st.text(
         alphabet=st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("\r\n\t \x00\u0301e\ufeff")),

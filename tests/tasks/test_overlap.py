@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.overlap import RunIndex, RunSet, fold, folded_codes, shared_run, text_hashes, window_hashes
@@ -17,11 +17,13 @@ def brute(a: str, b: str, length: int) -> bool:
     return any(folded[i : i + length] in other for i in range(len(folded) - length + 1))
 
 
+@settings(deadline=None)
 @given(SMALL, SMALL, st.integers(1, 20))
 def test_shared_run_is_the_definition(a: str, b: str, length: int) -> None:
     assert shared_run(a, b, length) == brute(a, b, length)
 
 
+@settings(deadline=None)
 @given(SMALL, SMALL, SMALL, st.text(alphabet="abcdef", min_size=8, max_size=12))
 def test_a_planted_run_is_found_whatever_the_white_space(before: str, after: str, other: str, run: str) -> None:
     spaced = " ".join(run)
@@ -40,6 +42,7 @@ def test_sixty_four_characters_are_a_run_and_sixty_three_are_not() -> None:
     assert not shared_run(f"one{run[:63]}!", f"{run[:63]}? two")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_the_vectorised_folding_is_the_folding_and_its_places_point_into_the_text(text: str) -> None:
     codes, places = folded_codes(text)
@@ -51,6 +54,7 @@ def test_the_vectorised_folding_is_the_folding_and_its_places_point_into_the_tex
     )
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abc", max_size=80), st.integers(1, 70))
 def test_equal_windows_have_equal_hashes_and_different_ones_do_not(text: str, length: int) -> None:
     hashes = window_hashes(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32), length)
@@ -66,6 +70,7 @@ def test_hashes_do_not_depend_on_the_block_they_were_made_in() -> None:
     assert hashes[32_767] == text_hashes(text[32_767 : 32_767 + 64])[0]
 
 
+@settings(deadline=None)
 @given(st.lists(SMALL, min_size=1, max_size=4), st.lists(SMALL, max_size=4), st.integers(2, 12))
 def test_a_set_of_runs_knows_which_were_met(own: list[str], others: list[str], length: int) -> None:
     runs = RunSet(text_hashes(text, length) for text in own)
