@@ -31,10 +31,10 @@ LONG_LINE = 40
 class PretrainCorpus:
     """Token ids of all documents, an end-of-text token behind each, and the places of rare names.
 
-    ``ids``: uint16 [tokens]. ``starts``: int64 [documents + 1], where each document begins. ``places``: int64 [n], token
-    positions at which a rare name begins, grouped by name; ``name_starts``: int64 [names + 1], the groups' borders. A
-    name belongs to one distribution and stands in 2 to 8 of its documents. ``digest``: over sources and texts.
-    ``refused``: how many documents were left out, by reason.
+    ``ids``: uint16 [tokens]. ``starts``: int64 [documents + 1], where each document begins. ``places``: int64 [n],
+    token positions at which a rare name begins, grouped by name; ``name_starts``: int64 [names + 1], the groups'
+    borders. A name belongs to one distribution and stands in 2 to 8 of its documents. ``digest``: over sources and
+    texts. ``refused``: how many documents were left out, by reason.
     """
 
     ids: npt.NDArray[np.uint16]

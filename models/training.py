@@ -47,7 +47,7 @@ CODE_VERSION = 1
 
 
 class TrainingConfig(BaseModel):
-    """One round of training. Defaults marked "paper" are those of the group's public scripts (METHOD section 4)."""
+    """One round of training. Defaults marked "paper" are those of the group's public scripts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

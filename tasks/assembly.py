@@ -1,4 +1,4 @@
-"""Samples: positives and hard negatives shuffled together, roots last, exactly so many tokens (METHOD 2.7)."""
+"""Samples: positives and hard negatives shuffled together, roots last, exactly so many tokens (docs/method.md 2.7)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ class ChunkingConfig(BaseModel):
     max_tokens: int = Field(
         512,
         ge=8,
-        description="Largest chunk, tokens of the policy. Ours: chunk <= 512 of a 2K screening context (METHOD 2.5).",
+        description="Largest chunk, tokens of the policy. Ours: chunk <= 512 of a 2K screening context"
+        " (docs/method.md 2.5).",
     )
     min_tokens: int = Field(16, ge=1, description="A smaller piece is left out and counted. Tokens. Ours.")
     min_fill: float = Field(0.5, ge=0, le=1, description="A border is good enough when this share is filled. Ours.")

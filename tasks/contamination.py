@@ -31,7 +31,7 @@ class ContaminationConfig(BaseModel):
 
     paths: tuple[str, ...] = Field((), description="Benchmark files or folders (JSON, JSONL, CSV, Parquet, text).")
     run_characters: int = Field(
-        RUN_CHARACTERS, ge=16, description="Length of a shared run, folded characters. METHOD 2.4."
+        RUN_CHARACTERS, ge=16, description="Length of a shared run, folded characters. docs/method.md 2.4."
     )
 
 

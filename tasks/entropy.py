@@ -1,4 +1,4 @@
-"""Entropy, threshold, positions and queries of a shard of roots (METHOD 2.1 to 2.3)."""
+"""Entropy, threshold, positions and queries of a shard of roots (docs/method.md 2.1 to 2.3)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Selection:
 
 
 def select_positions(entropies: NDArray[np.floating[Any]], first: int, config: EntropyConfig) -> Selection:
-    """Positions whose entropy lies above mean + alpha * std (population std; METHOD 2.2).
+    """Positions whose entropy lies above mean + alpha * std (population std; docs/method.md 2.2).
 
     ``entropies`` [n] in nats is indexed by position; those before ``max(first, min_context)`` enter neither the
     statistics nor the selection. ``first`` is 1, or 0 when the tokenizer sets a BOS. Statistics are in float64.
@@ -60,7 +60,7 @@ def select_positions(entropies: NDArray[np.floating[Any]], first: int, config: E
 
 
 def query_window(ids: Sequence[int], t: int, radius: int) -> Sequence[int]:
-    """The tokens x_{t-w} .. x_{t+w} inclusive, clipped at the borders (METHOD 2.3)."""
+    """The tokens x_{t-w} .. x_{t+w} inclusive, clipped at the borders (docs/method.md 2.3)."""
     return ids[max(0, t - radius) : t + radius + 1]
 
 

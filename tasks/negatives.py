@@ -1,4 +1,4 @@
-"""Hard negatives: neighbours of the verified positives, found by a second retrieval (METHOD 2.6).
+"""Hard negatives: neighbours of the verified positives, found by a second retrieval (docs/method.md 2.6).
 
 They are not the candidates that failed verification, and the paper does not verify that they are unhelpful.
 """

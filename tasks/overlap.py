@@ -1,4 +1,4 @@
-"""Shared runs: whether two texts have a long piece in common once white space is folded (METHOD 2.4).
+"""Shared runs: whether two texts have a long piece in common once white space is folded (docs/method.md 2.4).
 
 A copy passes the entropy test trivially, so a chunk that shares a run of 64 or more characters with its root is
 excluded. A rule in characters does not depend on a tokenizer. Every window of ``length`` characters is hashed to 64
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RUN_CHARACTERS = 64
-"""Length of a run, characters after folding. METHOD 2.4 (ours; the papers are silent)."""
+"""Length of a run, characters after folding. docs/method.md 2.4 (ours; the papers are silent)."""
 
 Hashes = NDArray[np.uint64]
 _BLOCK = 1 << 15

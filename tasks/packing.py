@@ -1,4 +1,5 @@
-"""Packing: which roots and contexts share a sample of exactly so many tokens (METHOD 2.7; the search itself is ours).
+"""Packing: which roots and contexts share a sample of exactly so many tokens (docs/method.md 2.7; the search itself is
+ours).
 
 A draft takes roots in order. A root comes with as many of its contexts as fit, the largest gain first, each with its
 hard negatives; when the next root no longer fits, spare negatives fill the rest. The surplus of the last one is cut at

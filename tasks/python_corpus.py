@@ -36,7 +36,7 @@ QUICKSTART_SPLIT = SplitConfig(pretrain=0.6, heldout=0.1, probe=0.05, seed=36)
 and a good twenty modules of the standard library to screen, and numpy, datasets and pytest to evaluate on."""
 
 OWN_DISTRIBUTION = "policylong"
-SKIPPED_FOLDERS = frozenset(  # noqa: SIM905
+SKIPPED_FOLDERS = frozenset(
     "__pycache__ test tests testing _testing idlelib lib2to3 turtledemo ensurepip site-packages encodings licenses"
     " _vendor vendor vendored _vendored vendors third_party thirdparty _third_party extern externals _externals"
     " external node_modules".split()

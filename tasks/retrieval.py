@@ -1,4 +1,4 @@
-"""Candidates: the chunks nearest to each uncertain position, with what may not be used marked (METHOD 2.4)."""
+"""Candidates: the chunks nearest to each uncertain position, with what may not be used marked (docs/method.md 2.4)."""
 
 from __future__ import annotations
 

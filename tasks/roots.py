@@ -1,4 +1,4 @@
-"""Roots: the windows of documents in which the policy's uncertainty is looked for (METHOD 2.0, ours).
+"""Roots: the windows of documents in which the policy's uncertainty is looked for (docs/method.md 2.0, ours).
 
 Documents of the screened part are visited in the order of a hash of their id and cut into windows; of each at most
 ``windows_per_document`` are taken, chosen by hash. The table's order is again by hash, so that every round takes its
@@ -35,7 +35,9 @@ class RootsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    root_tokens: int = Field(1536, ge=16, description="Longest root, tokens. Ours (METHOD 2.5: screening in about 2K).")
+    root_tokens: int = Field(
+        1536, ge=16, description="Longest root, tokens. Ours (docs/method.md 2.5: screening in about 2K)."
+    )
     min_tokens: int = Field(64, ge=2, description="Shorter windows are left out, tokens. Ours.")
     windows_per_document: int = Field(8, ge=1, description="Most windows of one document. Ours.")
     roots_per_round: int = Field(48, ge=1, description="Roots a round screens. Ours.")

@@ -1,10 +1,10 @@
 """What is evaluated on shares no long run with anything else of the corpus.
 
-The split already puts whole distributions or titles apart, but two of them may quote the same text. Every paragraph
-of a held-out document that takes part in a run of 64 or more folded characters which also stands in another part is
-taken out; a document of which too little is left is refused. In code the runs are mostly import blocks and licence
-lines, and losing those paragraphs costs an evaluation nothing, so the length is METHOD's for both; it is a setting
-all the same.
+The split already puts whole distributions or titles apart, but two of them may quote the same text. Every paragraph of
+a held-out document that takes part in a run of 64 or more folded characters which also stands in another part is taken
+out; a document of which too little is left is refused. In code the runs are mostly import blocks and licence lines,
+and losing those paragraphs costs an evaluation nothing, so the length is the retrieval rule's for both; it is a
+setting all the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SeparationConfig(BaseModel):
 
     enabled: bool = Field(True, description="Remove shared runs from held-out documents.")
     run_characters: int = Field(
-        RUN_CHARACTERS, ge=16, description="Length of a shared run, folded characters. METHOD 2.4."
+        RUN_CHARACTERS, ge=16, description="Length of a shared run, folded characters. docs/method.md 2.4."
     )
     min_characters: int = Field(
         200, ge=1, description="A held-out document with less left is refused. Characters. Ours."

@@ -1,4 +1,4 @@
-"""Verdicts: does a candidate really lower the policy's entropy at the positions that retrieved it? (METHOD 2.5)
+"""Verdicts: does a candidate really lower the policy's entropy at the positions that retrieved it? (docs/method.md 2.5)
 
     gain = (H_t - H'_t) / H_t          kept when gain > epsilon
 
@@ -83,12 +83,14 @@ def prefixed(
 
 
 def relative_gain(before: float, after: float) -> float:
-    """(before - after) / before; 0 when there was no uncertainty to lose (METHOD 2.5)."""
+    """(before - after) / before; 0 when there was no uncertainty to lose (docs/method.md 2.5)."""
     return (before - after) / before if before > 0 else 0.0
 
 
 def is_literal(chunk: Sequence[int], previous: int | None, token: int) -> bool:
-    """Whether the bigram (previous, token) stands in the chunk: copying rather than inference (METHOD 2.5, ours)."""
+    """Whether the bigram (previous, token) stands in the chunk: copying rather than inference (docs/method.md 2.5,
+    ours).
+    """
     return any(a == previous and b == token for a, b in pairwise(chunk))
 
 

@@ -93,7 +93,9 @@ class World:
     config: BuildConfig
 
 
-def make_world(home: Home, scratch: Path, monkeypatch: pytest.MonkeyPatch, *, documents: int = 24, seed: int = 0) -> World:
+def make_world(
+    home: Home, scratch: Path, monkeypatch: pytest.MonkeyPatch, *, documents: int = 24, seed: int = 0
+) -> World:
     """Writes the corpus, registers the policy, and puts the counting embedder and the brute-force index in place."""
     rows, chunks = _texts(documents, seed)
     vectors = np.stack([embed(chunk["text"]) for chunk in chunks])

@@ -10,8 +10,10 @@ and the same command started again, until the kills are used up; then it runs to
 - no step was finished twice (``journal.jsonl``), and no finished step was found damaged,
 - ``policylong audit`` passes for every round of the second home.
 
-The moments follow from ``--seed`` and the undisturbed run's duration: one in five falls into the start of the process,
-three in ten follow closely on a step's beginning or end, the others are spread over the work.
+The moments follow from ``--seed`` and the undisturbed run: its working time is cut into as many slices as there are
+kills, and each kill falls into its slice, at a random point of whatever step is under way then; one in five instead
+falls into the start of the process. What counts is the work done, not the clock, so a slower or faster machine is hit
+in the same places.
 """
 
 from __future__ import annotations
@@ -43,22 +45,26 @@ console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @dataclass(frozen=True)
-class Duration:
-    """How long an undisturbed run takes, seconds: in all, and until its first step begins."""
+class Timeline:
+    """An undisturbed run, seconds from its beginning: in all, until its first step, and at each line of the journal."""
 
     total: float
     start: float
+    steps: tuple[tuple[float, int], ...]
+    """(seconds, steps finished by then) of every line of the journal."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: ``seconds`` after the process began, or after it added ``events`` lines to the journal."""
+    """When to kill: ``seconds`` after the process began, or after it works with ``finished`` steps done."""
 
     seconds: float
-    events: int = 0
+    finished: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.seconds:.1f} s after event {self.events}" if self.events else f"after {self.seconds:.1f} s"
+        return f"after {self.seconds:.1f} s" + (
+            "" if self.finished is None else f" of work after {self.finished} steps"
+        )
 
 
 @dataclass
@@ -78,15 +84,13 @@ class Verdict:
     detail: str
 
 
-def draw_moment(dice: random.Random, duration: Duration, kills: int) -> Moment:
-    """A moment for one kill out of ``kills`` that are to be spread over a run of this duration."""
-    share = max(duration.total - duration.start, 1.0) / max(kills, 1)
-    kind = dice.random()
-    if kind < 0.2:
-        return Moment(dice.uniform(0.0, duration.start))
-    if kind < 0.5:
-        return Moment(dice.uniform(0.0, 0.3), dice.randint(1, 4))
-    return Moment(duration.start + dice.uniform(0.1, 1.6) * share)
+def draw_moment(dice: random.Random, timeline: Timeline, number: int, kills: int) -> Moment:
+    """The moment of kill ``number`` (from 0) out of ``kills``."""
+    if dice.random() < 0.2 or not timeline.steps:
+        return Moment(dice.uniform(0.0, timeline.start))
+    wanted = timeline.start + (timeline.total - timeline.start) * (number + dice.random()) / kills
+    seconds, finished = max((step for step in timeline.steps if step[0] <= wanted), default=timeline.steps[0])
+    return Moment(max(wanted - seconds, 0.0), finished)
 
 
 def events(home: Path) -> list[dict[str, object]]:
@@ -99,6 +103,11 @@ def events(home: Path) -> list[dict[str, object]]:
             if isinstance(record, dict):
                 found.append(record)
     return found
+
+
+def steps_finished(lines: Sequence[dict[str, object]]) -> int:
+    """Different steps that were finished."""
+    return len({(line.get("step"), line.get("key")) for line in lines if line.get("event") == "finished"})
 
 
 def finished_twice(home: Path) -> list[str]:
@@ -131,33 +140,39 @@ def start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def run_undisturbed(command: Sequence[str], home: Path, log: Path) -> Duration:
+def run_undisturbed(command: Sequence[str], home: Path, log: Path) -> Timeline:
     """Runs a command to its end and measures it; raises ``SystemExit`` naming the log when it fails."""
-    began = time.monotonic()
-    first: float | None = None
+    began, known = time.time(), len(events(home))
     process = start(command, log)
     try:
-        while process.poll() is None:
-            if first is None and (home / "journal.jsonl").exists():
-                first = time.monotonic() - began
-            time.sleep(POLL_SECONDS)
+        process.wait()
     finally:
         kill(process)
     if process.returncode:
         raise SystemExit(f"error: the command failed with exit code {process.returncode}; its output is in {log}.")
-    total = time.monotonic() - began
-    return Duration(total, total if first is None else first)
+    total, lines = time.time() - began, events(home)
+    steps = tuple(
+        (float(str(lines[number]["time"])) - began, steps_finished(lines[: number + 1]))
+        for number in range(known, len(lines))
+    )
+    return Timeline(total, steps[0][0] if steps else total, steps)
 
 
 def run_disturbed(
-    command: Sequence[str], home: Path, log: Path, *, kills: int, duration: Duration, dice: random.Random
+    command: Sequence[str], home: Path, log: Path, *, kills: int, timeline: Timeline, dice: random.Random
 ) -> Disturbed:
-    """Kills and starts again until the kills are used up, then lets the command run to its end."""
+    """Kills and starts again until the kills are used up, then lets the command run to its end.
+
+    Kills that are left when the campaign has ended fall into runs that find everything done.
+    """
     outcome = Disturbed()
-    while len(outcome.kills) < kills and outcome.completed <= kills:
-        moment = draw_moment(dice, duration, kills)
+    while len(outcome.kills) < kills and outcome.completed <= 3 * kills:
+        if outcome.completed:
+            moment = Moment(dice.uniform(0.0, timeline.start / 2 ** (outcome.completed - 1)))
+        else:
+            moment = draw_moment(dice, timeline, len(outcome.kills), kills)
         process = start(command, log)
-        ended = wait_for(process, home, moment, patience=duration.total)
+        ended = wait_for(process, home, moment)
         if ended and process.returncode:
             raise SystemExit(f"error: a restarted run failed with exit code {process.returncode}; see {log}.")
         if ended:
@@ -170,19 +185,19 @@ def run_disturbed(
     return outcome
 
 
-def wait_for(process: subprocess.Popen[bytes], home: Path, moment: Moment, *, patience: float) -> bool:
-    """Waits for the moment, at most ``patience`` seconds for its events; whether the process ended before it."""
-    began = time.monotonic()
-    known, target = len(events(home)), None if moment.events else began + moment.seconds
-    while target is None or time.monotonic() < target:
-        if process.poll() is not None:
-            return True
-        if target is None and len(events(home)) >= known + moment.events:
-            target = time.monotonic() + moment.seconds
-        if time.monotonic() > began + patience:
-            break
+def wait_for(process: subprocess.Popen[bytes], home: Path, moment: Moment) -> bool:
+    """Waits for the moment; whether the process ended before it."""
+    known = len(events(home))
+    target = None if moment.finished is not None else time.monotonic() + moment.seconds
+    while process.poll() is None:
+        if target is None:
+            lines = events(home)
+            if len(lines) > known and steps_finished(lines) >= (moment.finished or 0):
+                target = time.monotonic() + moment.seconds
+        if target is not None and time.monotonic() >= target:
+            return False
         time.sleep(POLL_SECONDS)
-    return process.poll() is not None
+    return True
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -245,10 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs = scratch / "undisturbed.log", scratch / "killed.log"
     commands = [policylong(home, "run", *chosen.run) for home in homes]
     console.print(f"undisturbed run in {homes[0]} (log: {logs[0]})")
-    duration = run_undisturbed(commands[0], homes[0], logs[0])
-    console.print(f"it took {duration.total:.0f} s, its first step began after {duration.start:.0f} s")
+    timeline = run_undisturbed(commands[0], homes[0], logs[0])
+    console.print(f"it took {timeline.total:.0f} s, its first step began after {timeline.start:.0f} s")
     dice = random.Random(chosen.seed)
-    outcome = run_disturbed(commands[1], homes[1], logs[1], kills=chosen.kills, duration=duration, dice=dice)
+    outcome = run_disturbed(commands[1], homes[1], logs[1], kills=chosen.kills, timeline=timeline, dice=dice)
     verdicts = [Verdict("all kills were made", len(outcome.kills) == chosen.kills, f"{len(outcome.kills)}")]
     verdicts += judge(*homes, only_first=chosen.only_first)
     verdicts += [audit(homes[1], number, logs[1]) for number in sorted(round_versions(homes[1]))]

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from deploy.drills import flip_drill, kill_drill
-from deploy.drills.kill_drill import Duration, Moment
+from deploy.drills.kill_drill import Moment, Timeline
 from storage.digests import digest_files
 from storage.home import Home
 from tests.rounds import build_rounds
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Duration]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Timeline]:
     folder = tmp_path_factory.mktemp("undisturbed")
     return folder / "home", kill_drill.run_undisturbed(command(folder / "home"), folder / "home", folder / "log")
 
@@ -30,11 +30,11 @@ def claims(first: Path, second: Path) -> dict[str, bool]:
 
 
 def test_a_campaign_killed_at_random_moments_ends_as_if_it_had_not_been(
-    undisturbed: tuple[Path, Duration], tmp_path: Path
+    undisturbed: tuple[Path, Timeline], tmp_path: Path
 ) -> None:
-    home, (first, duration) = tmp_path / "home", undisturbed
+    home, (first, timeline) = tmp_path / "home", undisturbed
     outcome = kill_drill.run_disturbed(
-        command(home), home, tmp_path / "log", kills=6, duration=duration, dice=random.Random(1)
+        command(home), home, tmp_path / "log", kills=6, timeline=timeline, dice=random.Random(1)
     )
     assert len(outcome.kills) == 6
     assert set(kill_drill.round_versions(home)) == {1, 2}
@@ -42,7 +42,7 @@ def test_a_campaign_killed_at_random_moments_ends_as_if_it_had_not_been(
 
 
 def test_the_drill_sees_another_version_a_step_done_twice_and_a_damaged_file(
-    undisturbed: tuple[Path, Duration], tmp_path: Path
+    undisturbed: tuple[Path, Timeline], tmp_path: Path
 ) -> None:
     first, _ = undisturbed
     other = Home.open(tmp_path / "other")
@@ -56,18 +56,21 @@ def test_the_drill_sees_another_version_a_step_done_twice_and_a_damaged_file(
     assert kill_drill.finished_twice(other.path) == ["verification k"]
 
 
-def test_moments_fall_into_start_steps_and_work() -> None:
-    dice, duration = random.Random(0), Duration(total=420.0, start=20.0)
-    moments = [kill_drill.draw_moment(dice, duration, 20) for _ in range(400)]
-    starts = [m for m in moments if not m.events and m.seconds < duration.start]
-    close = [m for m in moments if m.events]
-    spread = [m.seconds - duration.start for m in moments if not m.events and m.seconds >= duration.start]
-    assert 40 < len(starts) < 120
-    assert 80 < len(close) < 160
-    assert min(spread) >= 2.0
-    assert max(spread) <= 32.0
-    assert moments[0] == kill_drill.draw_moment(random.Random(0), duration, 20)
-    assert str(Moment(1.0, 2)) == "1.0 s after event 2"
+def test_moments_fall_into_the_start_and_evenly_into_the_work() -> None:
+    steps = ((20.0, 0), (100.0, 1), (110.0, 1), (400.0, 2))
+    dice, timeline = random.Random(0), Timeline(total=420.0, start=20.0, steps=steps)
+    moments = [kill_drill.draw_moment(dice, timeline, number % 20, 20) for number in range(2_000)]
+    assert moments[0] == kill_drill.draw_moment(random.Random(0), timeline, 0, 20)
+    starts = [moment for moment in moments if moment.finished is None]
+    assert 300 < len(starts) < 500
+    assert all(0 <= moment.seconds <= 20 for moment in starts)
+    begins = {0: 20.0, 1: 110.0, 2: 400.0}
+    points = [begins[m.finished] + m.seconds for m in moments if m.finished in begins and m.finished != 1]
+    assert min(points) >= 20
+    assert max(points) <= 420
+    in_the_long_step = [moment for moment in moments if moment.finished == 1]
+    assert 0.65 < len(in_the_long_step) / (len(moments) - len(starts)) < 0.85
+    assert str(Moment(1.0, 2)) == "after 1.0 s of work after 2 steps"
 
 
 def test_a_command_that_fails_by_itself_ends_the_drill_with_its_log_named(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""A round as the build flow makes it: the same version in every home and after damage, nothing done twice, audit-proof."""
+"""A round as the build flow makes it: the same version in every home and after damage, nothing done twice,
+audit-proof.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 def build(world: World, number: int = 1, parent: str | None = None) -> str:
     start_campaign(world.home, "trial", {"name": "trial"})
-    inputs = BuildInputs(
-        campaign="trial", round=number, corpus="world", policy=world.policy, parent_version=parent
-    )
+    inputs = BuildInputs(campaign="trial", round=number, corpus="world", policy=world.policy, parent_version=parent)
     version = build_round(str(world.home.path), inputs, world.config)
     release()
     return version
@@ -77,7 +77,9 @@ def test_two_homes_agree_and_rounds_differ(home: Home, tmp_path: Path, monkeypat
     one, two = load_manifest(home, first), load_manifest(home, second)
     assert second != first
     assert two.parent_version == first
-    assert two.figures["probe_overlap_positions"] == pytest.approx(1.0), "the same policy is uncertain at the same places"
+    assert two.figures["probe_overlap_positions"] == pytest.approx(1.0), (
+        "the same policy is uncertain at the same places"
+    )
     assert two.figures["probe_overlap_positives"] == pytest.approx(1.0)
     assert "probe_overlap_positions" not in one.figures
     text = (home / version_uri(first) / "manifest.json").read_text()

@@ -27,7 +27,9 @@ VOCABULARY = 97
 
 
 def tiny(family: str) -> Any:
-    """A random model of a family, a few thousand parameters, float32, eval mode; weights large enough to be uncertain unevenly."""
+    """A random model of a family, a few thousand parameters, float32, eval mode; weights large enough to be uncertain
+    unevenly.
+    """
     torch.manual_seed(7)
     sizes: dict[str, Any] = {
         "vocab_size": VOCABULARY,

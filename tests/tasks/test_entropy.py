@@ -15,7 +15,9 @@ entropies = st.lists(st.floats(0, 12, width=32), max_size=120)
 
 
 def test_a_known_answer_by_hand() -> None:
-    """Ten positions of 1 nat and one of 12: mean 2, population variance (10 * 1 + 100) / 11 = 10, tau = 2 + 2 sqrt(10)."""
+    """Ten positions of 1 nat and one of 12: mean 2, population variance (10 * 1 + 100) / 11 = 10, tau = 2 + 2
+    sqrt(10).
+    """
     values = np.array([99.0] + [1.0] * 10 + [12.0])
     chosen = select_positions(values, 1, EntropyConfig(alpha=2.0, min_context=0))
     assert chosen.scored == 11

@@ -1,5 +1,6 @@
-"""A whole round against the literal, slow algorithm: one full forward pass per position and candidate, softmax in float64,
-cosine by hand, and every rule of the method written out once more in the plainest way."""
+"""A whole round against the literal, slow algorithm: one full forward pass per position and candidate, softmax in
+float64, cosine by hand, and every rule of the method written out once more in the plainest way.
+"""
 
 from __future__ import annotations
 
@@ -76,11 +77,15 @@ def tables(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     tokenizer = tokenizer_digest(world.folder)
     roots = cut_roots.run(
         home,
-        RootsInputs(documents=world.corpus.documents, tokenizer=tokenizer, rounds=2, tokenizer_folder=str(world.folder)),
+        RootsInputs(
+            documents=world.corpus.documents, tokenizer=tokenizer, rounds=2, tokenizer_folder=str(world.folder)
+        ),
         config.roots,
     )["roots"]
     found: dict[str, Ref] = {"roots": roots}
-    found |= screen_entropy.run(home, EntropyInputs(roots=roots, first_root=2, stop_root=9, policy=policy), config.entropy)
+    found |= screen_entropy.run(
+        home, EntropyInputs(roots=roots, first_root=2, stop_root=9, policy=policy), config.entropy
+    )
     retrieval = RetrievalInputs(
         positions=found["positions"], roots=roots, corpus="world", embedder=EmbedderConfig(), index=IndexConfig()
     )
@@ -134,7 +139,9 @@ def test_a_round_is_the_literal_algorithms(tables: Any) -> None:
     reasons, kept = set(), 0
     for (number, t), position in positions.items():
         root, ids = roots[number], roots[number]["input_ids"]
-        nearest = literal.neighbours(embed(position["query"]))[: round(config.retrieval.top_k * config.retrieval.overfetch)]
+        nearest = literal.neighbours(embed(position["query"]))[
+            : round(config.retrieval.top_k * config.retrieval.overfetch)
+        ]
         wanted: list[tuple[int, float, str | None]] = []
         for chunk, score in nearest:
             if sum(reason is None for _, _, reason in wanted) == config.retrieval.top_k:

@@ -51,10 +51,18 @@ def length_before_cuts(draft: Draft, m: Measures) -> int:
     return m.bos + sum(parts) + m.separator * (len(parts) - 1)
 
 
-@given(bundles=rounds(), target=st.integers(60, 300), per=st.integers(0, 2), sep=st.integers(0, 2), bos=st.integers(0, 1),
-       cap=st.integers(1, 3))  # fmt: skip
+@given(
+    bundles=rounds(),
+    target=st.integers(60, 300),
+    per=st.integers(0, 2),
+    sep=st.integers(0, 2),
+    bos=st.integers(0, 1),
+    cap=st.integers(1, 3),
+)
 @settings(max_examples=300, deadline=None)
-def test_every_sample_keeps_the_rules(bundles: list[Bundle], target: int, per: int, sep: int, bos: int, cap: int) -> None:
+def test_every_sample_keeps_the_rules(
+    bundles: list[Bundle], target: int, per: int, sep: int, bos: int, cap: int
+) -> None:
     m = measures(sep, bos)
     uses: Counter[int] = Counter()
     packer = Packer(target, per, m, lambda chunk: uses[chunk] < cap)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ def test_windows_tile_the_text(text: str, limit: int, least: int) -> None:
         assert least <= len(window.ids) <= limit
         assert list(window.ids) == encode(text[window.start : window.end])[0][:limit]
         assert not text[window.start].isspace()
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in itertools.pairwise(windows):
         assert before.end <= after.start
     if least == 1:
         covered = [text[w.start : w.end] for w in windows]
