@@ -18,6 +18,7 @@ from flows.outcome import round_rows, worked_example
 from flows.presets import Preset
 from flows.train import train_round
 from storage.campaigns import Campaign, RoundRecord, load_campaign, record_round, start_campaign
+from storage.files import sweep
 from storage.home import Home
 from tasks.base_policy import take_base
 from tasks.handoff import policy_trained_on
@@ -52,7 +53,8 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
     name = preset.campaign.name
     start_campaign(home, name, campaign_identity(preset))
     with home.lock(f"campaign-run-{name}"):
-        corpus = ingest(home_path, preset.corpus)
+        sweep(home.folder("work"))
+        corpus = ingest(home_path, preset.corpus, preset.index)
         policy, version = take_base(home, preset.policy), None
         for number in range(1, preset.build.rounds + 1):
             inputs = BuildInputs(

@@ -19,6 +19,7 @@ import typer
 
 from flows.failures import INTERRUPTED, report
 from flows.session import Session
+from tasks.progress import request_stop
 
 app = typer.Typer(
     name="policylong",
@@ -90,10 +91,12 @@ def _global_options_first(arguments: list[str]) -> list[str]:
 
 def _stop_on_termination() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
+        request_stop()
         raise KeyboardInterrupt
 
     try:
         signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
     except ValueError:  # not in the main thread: whoever embeds the command line handles signals
         return
 

@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from flows.session import DEBUG, debug, messages
-from storage.errors import ConfigError, PolicylongError, ResourceError, ServiceError
+from storage.errors import ConfigError, PolicylongError, ResourceError, ServiceError, StoppedError
 
 INTERRUPTED = 130
 UNEXPECTED = 70
@@ -23,7 +23,7 @@ def report(error: BaseException) -> int:
     """Prints what went wrong as one line on stderr and gives the exit code."""
     if isinstance(error, typer.Exit):
         return int(error.exit_code)
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
+    if isinstance(error, KeyboardInterrupt | typer.Abort) or any(isinstance(e, StoppedError) for e in _chain(error)):
         _print("stopped; run the same command to carry on")
         return INTERRUPTED
     if debug():

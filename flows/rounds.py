@@ -20,7 +20,7 @@ def round_inputs(home: Home, preset: Preset, number: int, corpus: str | None = N
     that policy is not there yet.
     """
     campaign = start_campaign(home, preset.campaign.name, campaign_identity(preset))
-    digest = open_corpus(home, corpus).digest if corpus else ingest(str(home.path), preset.corpus)
+    digest = open_corpus(home, corpus).digest if corpus else ingest(str(home.path), preset.corpus, preset.index)
     before = campaign.find(number - 1)
     if number == 1:
         policy: str | None = take_base(home, preset.policy)

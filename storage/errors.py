@@ -9,7 +9,8 @@
     ├── ServiceError         Qdrant, MLflow, Prefect or a hub does not answer   exit 4
     │                        (worth a retry)
     ├── ResourceError        disk or memory ran out                             exit 5
-    └── BusyError            another process holds the lock                     exit 6
+    ├── BusyError            another process holds the lock                     exit 6
+    └── StoppedError         the user asked to stop                             exit 130
 
 A message names the round, file or row, says what was expected and gives the next command. The command line prints
 it as one line and leaves with the exit code above; a traceback is a defect of ours.
@@ -85,3 +86,9 @@ class BusyError(PolicylongError):
     """Another process holds the lock of this home, round or index."""
 
     exit_code = 6
+
+
+class StoppedError(PolicylongError):
+    """The user asked to stop; what is finished stays finished."""
+
+    exit_code = 130

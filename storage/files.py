@@ -44,6 +44,27 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> int:
+    """Removes the half-written files that killed processes left below a folder; returns how many there were."""
+    swept = 0
+    for path in folder.rglob(".*.tmp"):
+        writer = path.name.rsplit(".", 2)[-2]
+        if writer.isdigit() and not _alive(int(writer)):
+            path.unlink(missing_ok=True)
+            swept += 1
+    return swept
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def fsync_folder(folder: Path) -> None:
     """Makes the entries of a folder durable (a rename is lost otherwise when the power fails)."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -50,7 +50,7 @@ def overlap(now: pl.DataFrame, before: pl.DataFrame, columns: list[str]) -> floa
 def probe_figures(
     verdicts: pl.DataFrame, positions: pl.DataFrame, before_verdicts: pl.DataFrame, before_positions: pl.DataFrame
 ) -> dict[str, float]:
-    """What changed on the probe set since the round before: overlap of positions and of positives (docs/method.md 4)."""
+    """What changed on the probe set since the round before: overlap of positions and of positives."""
     pair = ["root", "t", "chunk"]
     values = {
         "probe_overlap_positions": overlap(positions, before_positions, ["root", "t"]),

@@ -26,11 +26,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from storage.errors import StoppedError
+
 LINE_SECONDS = 10.0
 """Seconds between two lines where there is no terminal."""
 KEPT_SECONDS = 5.0
 """Work on a terminal that took longer than this leaves a line."""
 
+_stopping = threading.Event()
 Item = TypeVar("Item")
 Advance = Callable[[float], None]
 
@@ -52,13 +55,25 @@ def progress(description: str, *, total: float | None, unit: str) -> Iterator[Ad
     """Shows one piece of work while the block runs; call what it gives with the number of units done since the last
     call.
 
-    ``total`` is ``None`` when it is not known beforehand. May be used from several threads at once.
+    ``total`` is ``None`` when it is not known beforehand. May be used from several threads at once. Counting raises
+    ``StoppedError`` once ``request_stop`` was called, so that a stop takes a batch's time and not a shard's.
     """
     shown: Progress = _Bar(description, total, unit) if _on_terminal() else _Lines(description, total, unit)
+
+    def advance(amount: float = 1) -> None:
+        if _stopping.is_set():
+            raise StoppedError("stopped;", hint="run the same command to carry on")
+        shown.advance(amount)
+
     try:
-        yield shown.advance
+        yield advance
     finally:
         shown.close()
+
+
+def request_stop() -> None:
+    """Lets every piece of work under way, in whatever thread, end with ``StoppedError`` where it counts next."""
+    _stopping.set()
 
 
 def track(iterable: Iterable[Item], total: float | None, description: str, unit: str) -> Iterator[Item]:

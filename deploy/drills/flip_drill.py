@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -82,21 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version-only", action="store_true", help="leave corpus and policy alone")
     parser.add_argument("round", nargs="?", default="1", help="round, version or prefix (1)")
     chosen = parser.parse_args(arguments)
-    table = Table("file", "bit", "found and named")
+    table = Table("bit", "found and named")
+    table.add_column("file", overflow="fold")
     good = True
     try:
         home = Home.open(chosen.home)
         version = resolve_version(home, chosen.round)
         dice = random.Random(chosen.seed)
         for name, bit, named in flip_each(home, version, dice, chain=not chosen.version_only):
-            table.add_row(name, str(bit), "[green]yes[/]" if named else "[bold red]NO[/]")
+            table.add_row(str(bit), "[green]yes[/]" if named else "[bold red]NO[/]", name)
             good &= named
         after = audit_version(home, version)
     except PolicylongError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    table.add_row("nothing damaged", "", f"[{'green' if not after.exit_code else 'bold red'}]{after.summary}[/]")
-    Console().print(table)
+    summary = Text(f"nothing damaged: {after.summary}", style="bold red" if after.exit_code else "green")
+    Console().print(table, summary)
     return 0 if good and not after.exit_code else 1
 
 
