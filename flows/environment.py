@@ -28,6 +28,8 @@ VARIABLES: dict[str, str] = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads of torch that wait give their core away: beside other processes two spinning ones halve each other's speed.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "MPLBACKEND": "agg",
 }
 
