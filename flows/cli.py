@@ -19,7 +19,7 @@ import typer
 
 from flows.failures import INTERRUPTED, report
 from flows.session import Session
-from tasks.progress import request_stop
+from tasks.progress import forget_stop, request_stop
 
 app = typer.Typer(
     name="policylong",
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = app(args=given, standalone_mode=False, prog_name="policylong")
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the one place where every error ends
         return report(error)
+    finally:
+        forget_stop()
     if outcome == INTERRUPTED:  # typer turns Ctrl-C into this exit code
         return report(KeyboardInterrupt())
     return outcome if isinstance(outcome, int) else 0

@@ -28,7 +28,7 @@ VARIABLES: dict[str, str] = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
-    # Threads of torch that wait give their core away: beside other processes two spinning ones halve each other's speed.
+    # Waiting threads of torch give their core away: beside other processes spinning ones halve the speed.
     "OMP_WAIT_POLICY": "PASSIVE",
     "MPLBACKEND": "agg",
 }

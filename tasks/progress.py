@@ -76,6 +76,11 @@ def request_stop() -> None:
     _stopping.set()
 
 
+def forget_stop() -> None:
+    """Lets work go on again after ``request_stop``: the command that was stopped has ended."""
+    _stopping.clear()
+
+
 def track(iterable: Iterable[Item], total: float | None, description: str, unit: str) -> Iterator[Item]:
     """Yields the items of ``iterable`` and counts each as one unit once the next is asked for."""
     with progress(description, total=total, unit=unit) as advance:

@@ -240,7 +240,7 @@ def _description(origin: _Origin, config: PythonCorpusConfig) -> Iterator[RawDoc
 
 def _long_description(distribution: str) -> str:
     metadata = importlib.metadata.metadata(distribution)
-    return str(metadata.get_payload() or metadata["Description"] or "")  # type: ignore[attr-defined]
+    return str(metadata.get_payload() or metadata.get("Description") or "")  # type: ignore[attr-defined]
 
 
 def _documents_of_file(origin: _Origin, path: Path, relative: str, config: PythonCorpusConfig) -> Iterator[RawDocument]:
