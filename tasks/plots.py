@@ -42,7 +42,7 @@ def _entropy(positions: pl.LazyFrame, screened: pl.LazyFrame, title: str) -> Fig
     high = max(_maximum(positions, "entropy"), _maximum(screened, "mean"))
     _bars(axes, screened, "mean", (0.0, high), "mean of a root", GREY)
     _bars(axes, positions, "entropy", (0.0, high), "selected position", BLUE)
-    axes.legend()
+    axes.legend(loc="upper right")
     return figure
 
 
@@ -52,7 +52,7 @@ def _thresholds(screened: pl.LazyFrame, title: str) -> Figure:
     mean = screened.select(pl.col("threshold").mean()).collect().item()
     if mean is not None:
         axes.axvline(mean, color=ORANGE, label=f"mean {mean:.2f}")
-    axes.legend()
+    axes.legend(loc="upper right")
     return figure
 
 
@@ -63,7 +63,7 @@ def _gains(verdicts: pl.LazyFrame, title: str, epsilon: float | None) -> Figure:
     if epsilon is not None:
         axes.axvline(epsilon, color=ORANGE, label=f"kept above {epsilon:g}")
     axes.set_yscale("symlog", linthresh=1e-3)
-    axes.legend()
+    axes.legend(loc="upper right")
     return figure
 
 
