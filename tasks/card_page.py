@@ -26,8 +26,8 @@ tags: [policylong, qwen2, python]
 
 A small Qwen2-architecture language model, trained from nothing by `policylong pretrain` on the documentation and
 source of Python packages. It exists so that the on-policy loop can be seen on a laptop: it is good at being helped by
-context and at nothing else. It writes no useful text. Load its tokenizer with `PreTrainedTokenizerFast`: `AutoTokenizer`
-puts Qwen2's own pre-tokenizer in the place of this one.
+context and at nothing else. It writes no useful text. Load its tokenizer with `PreTrainedTokenizerFast`:
+`AutoTokenizer` puts Qwen2's own pre-tokenizer in the place of this one.
 """
 
 
