@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from storage.digests import short
 from storage.errors import ConfigError, ResourceError, ServiceError
+from storage.files import disk_errors
 from storage.home import Home
 from storage.tracked_runs import (
     CAMPAIGN_TAG,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["TrackedDataset", "TrackedRun", "Tracking", "tracking_uri"]
 
 CURRENT = "current"
+DATABASE = "mlflow/mlflow.db"
+"""The embedded store, relative to the home."""
 # Limits of MLflow's store and REST interface.
 _PARAM_CHARACTERS, _PARAMS, _METRICS, _DATASET_DIGEST = 6000, 100, 1000, 36
 _ATTEMPTS = 4
@@ -70,6 +74,7 @@ class Tracking:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self.uri = tracking_uri(home, uri)
         self._artifacts = home.folder("mlflow/artifacts").as_uri() if self.uri.startswith("sqlite:") else None
+        self._database = home / DATABASE if self.uri == _embedded_uri(home) else None
         self._attempts = attempts
         self._known: MlflowClient | None = None
 
@@ -209,6 +214,8 @@ class Tracking:
         if self._known is None:
             from mlflow import MlflowClient
 
+            if self._database is not None and not self._database.exists():
+                self._try(partial(_make_database, self._database))
             self._known = MlflowClient(self.uri, self.uri)
         return self._known
 
@@ -248,7 +255,22 @@ class Tracking:
 def tracking_uri(home: Home, uri: str | None = None) -> str:
     """Where MLflow keeps its records: as given, else ``MLFLOW_TRACKING_URI``, else a sqlite file in the home."""
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return chosen or f"sqlite:///{(home.folder('mlflow') / 'mlflow.db').as_posix()}"
+    return chosen or _embedded_uri(home)
+
+
+def _embedded_uri(home: Home) -> str:
+    return f"sqlite:///{(home.folder('mlflow') / Path(DATABASE).name).as_posix()}"
+
+
+def _make_database(path: Path) -> None:
+    """Runs MLflow's migrations in a file of another name: killed half way, they can't be carried on or run again."""
+    from mlflow import MlflowClient
+
+    with disk_errors(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".migrating-") as folder:
+        made = Path(folder) / path.name
+        address = f"sqlite:///{made.as_posix()}"
+        MlflowClient(address, address).search_experiments(max_results=1)
+        os.replace(made, path)
 
 
 def _cut(text: str) -> str:

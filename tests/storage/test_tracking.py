@@ -119,3 +119,22 @@ def test_a_store_that_is_away_or_unknown_is_one_clear_line(home: Home, tmp_path:
     broken.write_text(json.dumps({"not": "a database"}) * 200)
     with pytest.raises(ServiceError, match="does not answer"):
         Tracking(home, f"sqlite:///{broken}", attempts=1).find_version(VERSION)
+
+
+def test_migrations_that_are_killed_leave_nothing_behind(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-migrated database could neither be carried on nor migrated again."""
+    import mlflow
+
+    class Killed(BaseException):
+        pass
+
+    def killed(self: object, **_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "search_experiments", killed)
+        with pytest.raises(Killed):
+            Tracking(home).find_version("0" * 64)
+    assert not (home / "mlflow/mlflow.db").exists()
+    assert Tracking(home).find_version("0" * 64) is None
+    assert (home / "mlflow/mlflow.db").exists()
