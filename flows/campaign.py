@@ -99,6 +99,7 @@ def training_figures(trained: dict[str, Any], before: dict[str, Any], after: dic
     figures: dict[str, Any] = {
         "context_gain_before": before["gain"],
         "context_gain_after": after["gain"],
+        "context_gain_error": after["standard_error"],
         "heldout_loss_before": before["loss_long"],
         "heldout_loss_after": after["loss_long"],
     }

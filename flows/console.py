@@ -50,6 +50,8 @@ class RoundRow:
     """Loss with a short context minus loss with a long one, nats per token, under the policy that screened."""
     context_gain_after: float | None = None
     """The same under the policy trained on this round."""
+    context_gain_error: float | None = None
+    """Standard error of the gain after, over windows."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RoundRow:
@@ -117,6 +119,7 @@ _LINES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("training", "training_seconds", _seconds),
     ("context gain before (nats/token)", "context_gain_before", _nats),
     ("context gain after (nats/token)", "context_gain_after", _nats),
+    ("standard error of the gain after", "context_gain_error", _nats),
 )
 
 
