@@ -22,7 +22,9 @@ from storage.files import sweep
 from storage.home import Home
 from tasks.base_policy import take_base
 from tasks.handoff import policy_trained_on
+from tasks.recipes import recipe_named
 from tasks.resources import release
+from tasks.screeners import screener_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,17 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
     with home.lock(f"campaign-run-{name}"):
         sweep(home.folder("work"))
         corpus = ingest(home_path, preset.corpus, preset.index)
-        policy, version = take_base(home, preset.policy), None
+        recipe = recipe_named(preset.build.recipe)
+        policies, version = [take_base(home, preset.policy)], None
         for number in range(1, preset.build.rounds + 1):
+            policy = policies[-1]
             inputs = BuildInputs(
                 campaign=name,
                 round=number,
                 corpus=corpus,
                 policy=policy,
-                parent_version=version,
+                screener=screener_of(recipe, policies, number, preset.build.lag, preset.campaign.screeners),
+                previous_version=version,
                 embedder=preset.corpus.embedder,
                 index=preset.index,
             )
@@ -82,9 +87,15 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
             record_round(
                 home,
                 name,
-                RoundRecord(round=number, version=version, policy=policy, next_policy=following, figures=figures),
+                RoundRecord(
+                    round=number,
+                    version=version,
+                    policy=inputs.screener or policy,
+                    next_policy=following,
+                    figures=figures,
+                ),
             )
-            policy = following
+            policies.append(following)
     release()
     return CampaignResult.of(home, name, corpus)
 

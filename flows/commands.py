@@ -156,37 +156,54 @@ def build(
     changes: Changes = None,
     name: CampaignName = None,
     number: Annotated[int, typer.Option("--round", min=1, help="Which round of the campaign.")] = 1,
+    recipe: Annotated[str | None, typer.Option(help="A method; policylong recipes lists them.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Budget of the round, in tokens.")] = None,
     corpus: Annotated[
         str | None, typer.Option(help="A corpus that was ingested, by name or digest; the preset's by default.")
     ] = None,
+    screener: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="Policy that screens, for recipes that want one given.")
+    ] = None,
 ) -> None:
-    """Build one round: screen roots with the current policy and publish a dataset version; no training."""
+    """Build one round: screen roots with the current policy and publish a dataset version; no training.
+
+    Every recipe has a campaign of its own: with --recipe it is called NAME-RECIPE unless --name says otherwise.
+    """
     session: Session = context.obj
-    chosen = _preset(session, preset, changes, name)
+    given = [*([f"build.recipe={recipe}"] if recipe else []), *([f"build.tokens={tokens}"] if tokens else [])]
+    chosen = _preset(session, preset, [*(changes or []), *given], name)
+    if recipe and not name:
+        chosen = _preset(session, preset, [*(changes or []), *given], f"{chosen.campaign.name}-{recipe}")
     with session.running() as home:
         from flows.build import build_round
         from flows.rounds import round_inputs
 
-        version = build_round(str(home.path), round_inputs(home, chosen, number, corpus), chosen.build)
+        inputs = round_inputs(home, chosen, number, corpus, screener)
+        version = build_round(str(home.path), inputs, chosen.build)
     results().print(version, highlight=False, soft_wrap=True)
 
 
 def train(
     context: typer.Context,
     version: Annotated[str, typer.Argument(help="Round number, dataset version or its first characters.")],
+    policy: Annotated[
+        str | None, typer.Option(help="Policy to train; by default the one whose turn it is in the campaign.")
+    ] = None,
     preset: PresetName = QUICKSTART,
     changes: Changes = None,
 ) -> None:
-    """Train the policy a dataset version was built with on that version; prints the next policy's digest."""
+    """Train a policy on the dataset version that was built for it; prints the next policy's digest."""
     session: Session = context.obj
     chosen = _preset(session, preset, changes, None)
     with session.running() as home:
         from flows.train import train_round
-        from storage.versions import load_manifest, resolve_version
+        from flows.rounds import policy_to_train
+        from storage.versions import resolve_version
 
         full = resolve_version(home, version)
-        policy = load_manifest(home, full).policy
-        trained = train_round(str(home.path), full, policy, chosen.training, label=f"version {short(full)}")
+        trained = train_round(
+            str(home.path), full, policy_to_train(home, full, policy), chosen.training, label=f"version {short(full)}"
+        )
     results().print_json(data=trained)
 
 

@@ -30,6 +30,10 @@ def add(
         str | None,
         typer.Option(metavar="VERSION", help="Round or dataset version it was trained on; none for a base model."),
     ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(metavar="POLICY", help="Policy it was trained from, where the version was screened by another."),
+    ] = None,
     remote_code: Annotated[bool, typer.Option(help="Run Python code that the folder brings along.")] = False,
 ) -> None:
     """Bring a checkpoint into the home, for example one trained elsewhere on a dataset version."""
@@ -44,7 +48,7 @@ def add(
     if trained_on is None:
         record = add_base_policy(home, path, remote_code=remote_code)
     else:
-        record = add_external_policy(home, path, trained_on, remote_code=remote_code)
+        record = add_external_policy(home, path, trained_on, parent=parent, remote_code=remote_code)
     results().print(record.digest, highlight=False, soft_wrap=True)
 
 

@@ -31,6 +31,10 @@ class CampaignConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field("campaign", description="Name of the campaign in the home, in Prefect and in MLflow.")
+    screeners: tuple[str, ...] = Field(
+        (),
+        description="Policies that screen, for a recipe that wants them given: one for all rounds, or one per round.",
+    )
     train: bool = Field(
         True,
         description="false: the campaign waits for a checkpoint trained elsewhere (policylong policy add) after each"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -21,6 +21,11 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 Source = Ref | Path | bytes
 """Where a published file comes from: a table of the home, any file, or the bytes themselves (card, config)."""
+
+
+Relation = Literal["on-policy", "lagged", "given", "unscreened"]
+"""on-policy: the very policy that is trained; lagged: its ancestor, ``lag`` rounds back; given: another policy of the
+same tokenizer; unscreened: no policy was asked, ``policy`` names whose tokenizer cut the tokens."""
 
 
 class FileEntry(BaseModel):
@@ -60,6 +65,12 @@ class Manifest(BaseModel):
     policy: str = Field(description="Digest of the policy that screened this round.")
     parent_policy: str | None = Field(description="Digest of the policy before it; null for the base model.")
     parent_version: str | None = Field(description="The version the policy was trained on; null for the base model.")
+    previous_version: str | None = Field(
+        None, description="The campaign's round before; its probe set is what this round's is compared with."
+    )
+    relation: Relation = Field(
+        "on-policy", description="How the policy that screened stands to the one that is trained on this version."
+    )
     lag: int = Field(0, description="Rounds between the policy that screened and the one that is trained.", ge=0)
     files: dict[str, FileEntry] = Field(description="Every file of the folder but manifest.json, by relative name.")
     numeric: NumericEnvironment
@@ -90,6 +101,12 @@ class Manifest(BaseModel):
     def _config_has_its_digest(self) -> Manifest:
         if digest_json(self.model_dump(mode="json")["config"]) != self.config_digest:
             raise ValueError("config_digest is not the digest of config")
+        return self
+
+    @model_validator(mode="after")
+    def _lag_has_its_relation(self) -> Manifest:
+        if (self.relation == "lagged") != (self.lag > 0):
+            raise ValueError(f"relation {self.relation} does not go with a lag of {self.lag}")
         return self
 
     @property

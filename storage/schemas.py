@@ -197,7 +197,7 @@ NEGATIVES = TableSchema(
         Column("seed_chunk", _I32, "row of the positive whose neighbour this is"),
         Column("chunk", _I32, "row of the chunk"),
         Column("rank", _I32, "rank by cosine, from 0"),
-        Column("score", _F32, "cosine to the seed"),
+        Column("score", _F32, "cosine to the seed; null for a random chunk", nullable=True),
         Column("max_gain", _F32, "largest gain at a selected position; null when not verified", nullable=True),
         Column("kept", _B, "may stand in a sample"),
         Column("reason", _S, "why not, or null", nullable=True),

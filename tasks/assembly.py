@@ -57,10 +57,12 @@ class AssemblyInputs(BaseModel):
     tokenizer: str = Field(description="Digest of the tokenizer's files.")
     separator: str
     negatives_per_positive: int
+    fill: Literal["negative", "filler"] = Field("negative", description="What the rows of ``negatives`` are.")
+    samples: int | None = Field(None, description="Most samples: the round's budget; None: as many as there are.")
     policy: PolicyInputs = Field(exclude=True)
 
 
-@step("assembly", code_version=1)
+@step("assembly", code_version=2)
 def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict[str, Ref]:
     """Packs the round's bundles into samples: tables ``samples`` and ``unplaced``."""
     key = assemble.key(inputs, config)
@@ -88,7 +90,7 @@ def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict
         with progress("assembly", total=total, unit="roots") as advance:
             for number, draft in enumerate(_drafts(home, inputs, packer, advance)):
                 uses.update([*draft.positives, *draft.negatives])
-                yield layout_sample(draft, number, passages, bos, separator, config)
+                yield layout_sample(draft, number, passages, bos, separator, config, inputs.fill)
 
     written = write_table(home.path, work_uri(key, "samples"), SAMPLES, samples())
     unplaced = (
@@ -101,20 +103,27 @@ def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict
 
 
 def _drafts(home: Home, inputs: AssemblyInputs, packer: Packer, advance: Any) -> Iterator[Draft]:
-    """Drafts in order, with a bounded queue of bundles read shard by shard."""
+    """Drafts in order, with a bounded queue of bundles read shard by shard; what the budget leaves is reported."""
     queue: list[Bundle] = []
+    left = inputs.samples
     for bundle in _bundles(home, inputs):
         advance(1)
-        if bundle.contexts:
-            queue.append(bundle)
-        else:
+        if not bundle.contexts:
             packer.report_empty(bundle)
-        while packer.has_enough(queue) or len(queue) >= _MOST_WAITING:
+        elif left == 0:
+            packer.report_root(bundle, "budget")
+        else:
+            queue.append(bundle)
+        while left != 0 and (packer.has_enough(queue) or len(queue) >= _MOST_WAITING):
             draft = packer.pack_one(queue)
             if draft is not None:
+                left = None if left is None else left - 1
                 yield draft
-    while (draft := packer.pack_one(queue)) is not None:
+    while left != 0 and (draft := packer.pack_one(queue)) is not None:
+        left = None if left is None else left - 1
         yield draft
+    for bundle in queue:
+        packer.report_root(bundle, "budget")
 
 
 def _bundles(home: Home, inputs: AssemblyInputs) -> Iterator[Bundle]:
@@ -123,7 +132,13 @@ def _bundles(home: Home, inputs: AssemblyInputs) -> Iterator[Bundle]:
 
 
 def layout_sample(
-    draft: Draft, number: int, passages: Passages, bos: Sequence[int], separator: Sequence[int], config: AssemblyConfig
+    draft: Draft,
+    number: int,
+    passages: Passages,
+    bos: Sequence[int],
+    separator: Sequence[int],
+    config: AssemblyConfig,
+    fill: str = "negative",
 ) -> dict[str, Any]:
     """One row of ``samples``: order, cuts, absolute token positions and dependencies of a full draft.
 
@@ -131,7 +146,7 @@ def layout_sample(
     the chunk's segment to it.
     """
     shuffle = random.Random(f"{config.seed}:{number}:{draft.roots[0].root}")
-    order = _order(draft, shuffle, config.layout)
+    order = _order(draft, shuffle, config.layout, fill)
     cuts = _cuts(draft, order, passages)
     ids: list[int] = list(bos)
     segments: list[dict[str, Any]] = []
@@ -172,26 +187,26 @@ def layout_sample(
     }
 
 
-def _order(draft: Draft, shuffle: random.Random, layout: str) -> list[tuple[str, int]]:
+def _order(draft: Draft, shuffle: random.Random, layout: str, fill: str) -> list[tuple[str, int]]:
     """(kind, row) of every segment in order: contexts shuffled together, then roots; or group by group."""
     if layout == "global":
-        contexts = [("positive", c) for c in draft.positives] + [("negative", c) for c in draft.negatives]
+        contexts = [("positive", c) for c in draft.positives] + [(fill, c) for c in draft.negatives]
         shuffle.shuffle(contexts)
         return contexts + [("root", bundle.root) for bundle in draft.roots]
     order: list[tuple[str, int]] = []
     for bundle in draft.roots:
         group = [("positive", c) for c, users in draft.positives.items() if users[0][0] == bundle.root]
-        group += [("negative", c) for c, root in draft.negatives.items() if root == bundle.root]
+        group += [(fill, c) for c, root in draft.negatives.items() if root == bundle.root]
         shuffle.shuffle(group)
         order += [*group, ("root", bundle.root)]
     return order
 
 
 def _cuts(draft: Draft, order: Sequence[tuple[str, int]], passages: Passages) -> dict[int, int]:
-    """Tokens cut from the front of the first negatives in the sample's order, until the target is met."""
+    """Tokens cut from the front of the first segments without a dependency in the sample's order, until the target is met."""
     surplus, cuts = -draft.room, {}
     for kind, row in order:
-        if kind == "negative" and surplus > 0:
+        if row in draft.negatives and kind != "root" and surplus > 0:
             cuts[row] = min(surplus, len(passages.chunk_ids(row)) - 1)
             surplus -= cuts[row]
     return cuts

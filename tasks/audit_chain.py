@@ -83,11 +83,14 @@ def audit_ancestors(home: Home, version: str, manifest: Manifest) -> Iterator[Fi
     """
     child, uri = manifest, f"{version_uri(version)}/manifest.json"
     while True:
+        if child.relation == "unscreened":
+            yield passed(f"round {child.round} asks no policy", "it has no parents")
+            return
         if (child.parent_version is None) != (child.parent_policy is None):
             yield failed("parents", f"round {child.round} names only one of parent policy and parent version", uri)
             return
         if child.parent_version is None or child.parent_policy is None:
-            first = child.round <= child.lag + 1
+            first = child.round <= child.lag + 1 or child.relation == "given"
             check = f"round {child.round} starts from a base model"
             yield passed(check) if first else failed(check, "a later round has a parent version", uri)
             return
@@ -106,10 +109,13 @@ def audit_ancestors(home: Home, version: str, manifest: Manifest) -> Iterator[Fi
         problems = [
             text
             for text, wrong in (
-                (f"is round {parent.round}, expected {expected}", parent.round != expected),
+                (
+                    f"is round {parent.round}, expected {expected}",
+                    parent.round != expected and child.relation != "given",
+                ),
                 (
                     f"was screened by {short(parent.policy)}, not by the parent policy",
-                    parent.policy != child.parent_policy,
+                    parent.policy != child.parent_policy and parent.relation == "on-policy",
                 ),
                 ("is of another corpus", parent.corpus != child.corpus),
             )

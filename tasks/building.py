@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,8 +12,8 @@ from storage.corpora import Corpus
 from storage.errors import ConfigError
 from tasks.assembly import AssemblyConfig
 from tasks.entropy import EntropyConfig
+from tasks.fillers import FillersConfig
 from tasks.negatives import NegativesConfig
-from tasks.recipes import recipe_named
 from tasks.resources import PolicyInputs, bos_ids
 from tasks.retrieval import RetrievalConfig
 from tasks.roots import RootsConfig
@@ -38,8 +38,23 @@ class BuildConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str = Field("policylong", description="Which method (tasks.recipes).")
+    recipe: str = Field("policylong", description="Which method (policylong recipes lists them).")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options that only this recipe has (policylong recipes NAME)."
+    )
     rounds: int = Field(4, ge=1, description="Rounds that share the roots. Paper: 4.")
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Budget of a round, tokens: as many whole samples as it holds; null: as many as the roots give."
+        " Paper: 1B.",
+    )
+    lag: int = Field(
+        0,
+        ge=0,
+        description="Rounds between the policy that screens and the one that is trained: 1 builds the next round while"
+        " this one trains. Ours (docs/method.md 6).",
+    )
     roots_per_shard: int = Field(
         8, ge=1, description="Roots of one checkpointed task: at most some ten minutes of work. Ours."
     )
@@ -51,21 +66,33 @@ class BuildConfig(BaseModel):
     retrieval: RetrievalConfig = RetrievalConfig()
     verification: VerificationConfig = VerificationConfig()
     negatives: NegativesConfig = NegativesConfig()
+    fillers: FillersConfig = FillersConfig()
     assembly: AssemblyConfig = AssemblyConfig()
     numeric: NumericConfig = NumericConfig()
 
-    def with_recipe(self) -> BuildConfig:
-        """The configuration with the recipe's own settings put in; raises ``ConfigError`` for an unknown recipe."""
-        update = {
-            section: getattr(self, section).model_copy(update=fields)
-            for section, fields in recipe_named(self.recipe).settings.items()
-        }
-        return self.model_copy(update=update)
+    @property
+    def samples(self) -> int | None:
+        """Whole samples that the budget holds; None without a budget."""
+        return None if self.tokens is None else self.tokens // self.assembly.target_tokens
 
     @property
     def seeds(self) -> dict[str, int]:
         """Every seed of a random choice."""
-        return {"roots": self.roots.seed, "placebo": self.verification.seed, "assembly": self.assembly.seed}
+        return {
+            "roots": self.roots.seed,
+            "placebo": self.verification.seed,
+            "fillers": self.fillers.seed,
+            "assembly": self.assembly.seed,
+        }
+
+
+def check_budget(config: BuildConfig) -> None:
+    """Raises ``ConfigError`` for a budget that does not hold one sample."""
+    if config.samples == 0:
+        raise ConfigError(
+            f"a budget of {config.tokens} tokens does not hold one sample of {config.assembly.target_tokens}.",
+            hint="Raise build.tokens, or lower build.assembly.target_tokens.",
+        )
 
 
 def check_sizes(
@@ -80,6 +107,7 @@ def check_sizes(
             f" {config.screening_tokens}.",
             hint="Lower build.roots.root_tokens or corpus.chunking.max_tokens, or raise build.screening_tokens.",
         )
+    check_budget(config)
     if config.screening_tokens > policy_context:
         raise ConfigError(
             f"the screening context is {config.screening_tokens} tokens, the policy's own context is {policy_context}.",
@@ -93,8 +121,14 @@ def check_sizes(
         )
 
 
-def check_policy(folder: Path, corpus: Corpus, config: BuildConfig) -> None:
-    """``check_sizes`` for a policy's folder and a corpus, without loading weights."""
+def check_policy(folder: Path, corpus: Corpus, config: BuildConfig, *, screens: bool = True) -> None:
+    """``check_sizes`` for a policy's folder and a corpus, without loading weights.
+
+    A recipe that screens nothing (``screens`` false) has no screening context to fit.
+    """
+    if not screens:
+        check_budget(config)
+        return
     tokenizer = load_tokenizer(folder)
     check_sizes(
         config,

@@ -39,7 +39,7 @@ def hand_off(home: Home, version: str, policy: str) -> HandOff:
     """Checks that ``policy`` may be trained on ``version`` (full or prefix): every file against its digest.
 
     Raises ``IntegrityError`` naming the file when the version or the policy is not what its digest says, and
-    ``PolicyError`` when the version was built with another policy.
+    ``PolicyError`` when the policy does not stand to the one that screened as the manifest's ``relation`` says.
     """
     full = resolve_version(home, version)
     wrong = failures(verify_version(home, full))
@@ -52,19 +52,51 @@ def hand_off(home: Home, version: str, policy: str) -> HandOff:
         )
     manifest = load_manifest(home, full)
     record = policy_record(home, policy)
-    if manifest.policy != record.digest:
-        raise PolicyError(
-            f"dataset version {short(full)} (round {manifest.round}) was built with policy {short(manifest.policy)},"
-            f" not with {short(record.digest)}: training it would be off-policy.",
-            hint=f"Train {short(manifest.policy)}, or build a round with {short(record.digest)}.",
-        )
     folder = policy_folder(home, record.digest)
+    _check_relation(home, full, manifest, record, folder)
     damaged = damaged_policy_files(home, record)
     if damaged:
         raise IntegrityError(f"{damaged[0]}.", hint="Put the file back, or add the policy again.")
     refs = table_refs(full, manifest, "samples")
     paths = tuple(home / ref.uri for ref in refs)
     return HandOff(full, manifest, record.digest, folder, paths, sum(ref.rows for ref in refs))
+
+
+def _check_relation(home: Home, version: str, manifest: Manifest, record: PolicyRecord, folder: Path) -> None:
+    """Raises ``PolicyError`` unless a policy stands to a version's screener as the manifest says."""
+    if manifest.relation in ("given", "unscreened"):
+        if tokenizer_of(folder) != tokenizer_of(policy_folder(home, manifest.policy)):
+            raise PolicyError(
+                f"dataset version {short(version)} has the tokens of policy {short(manifest.policy)}'s tokenizer,"
+                f" {short(record.digest)} has another.",
+                hint="Train a policy of the same family.",
+            )
+        return
+    distance = trainings_between(home, manifest.policy, record.digest)
+    if distance == manifest.lag:
+        return
+    if manifest.lag:
+        found = "is no descendant of it" if distance is None else f"is {distance} trainings behind it"
+        raise PolicyError(
+            f"dataset version {short(version)} (round {manifest.round}) was screened by {short(manifest.policy)} for a"
+            f" policy {manifest.lag} trainings later; {short(record.digest)} {found}.",
+            hint="policylong policy list shows which policy came from which.",
+        )
+    raise PolicyError(
+        f"dataset version {short(version)} (round {manifest.round}) was built with policy {short(manifest.policy)},"
+        f" not with {short(record.digest)}: training it would be off-policy.",
+        hint=f"Train {short(manifest.policy)}, or build a round with {short(record.digest)}.",
+    )
+
+
+def trainings_between(home: Home, ancestor: str, policy: str) -> int | None:
+    """How many trainings lead from ``ancestor`` to ``policy``; 0 for the same, None when they are not related so."""
+    steps, at = 0, policy_record(home, policy)
+    while at.digest != ancestor:
+        if at.parent is None:
+            return None
+        steps, at = steps + 1, policy_record(home, at.parent)
+    return steps
 
 
 def add_base_policy(home: Home, path: Path, *, remote_code: bool = False) -> PolicyRecord:
@@ -76,27 +108,42 @@ def add_base_policy(home: Home, path: Path, *, remote_code: bool = False) -> Pol
     return add_policy(home, path, digest, parent=None, trained_on=None, round=0, files=listing)
 
 
-def add_external_policy(home: Home, path: Path, trained_on: str, *, remote_code: bool = False) -> PolicyRecord:
+def add_external_policy(
+    home: Home, path: Path, trained_on: str, *, parent: str | None = None, remote_code: bool = False
+) -> PolicyRecord:
     """Brings in a checkpoint that was trained elsewhere on a version (round number, prefix or full) and registers it.
 
-    It must load, be of the shape of the policy the version was built with and have the same tokenizer. Raises
-    ``PolicyError`` otherwise, also when it is that policy itself.
+    ``parent`` is the policy it was trained from; on-policy that is the one the version was built with. It must load, be
+    of its parent's shape and have its tokenizer. Raises ``PolicyError`` otherwise, also when it is that policy itself.
     """
     version = resolve_version(home, trained_on)
     manifest = load_manifest(home, version)
+    origin = _parent_of(home, version, manifest, parent)
     listing = policy_listing(path)
     digest = digest_listing(listing)
-    if digest == manifest.policy:
+    if digest in (origin, manifest.policy):
         raise PolicyError(
             f"{path} is policy {short(digest)} itself, the one round {manifest.round} was built with.",
             hint="Give the folder of the checkpoint that training wrote.",
         )
-    parent = policy_folder(home, manifest.policy)
-    check_compatible(path, parent, remote_code=remote_code)
+    check_compatible(path, policy_folder(home, origin), remote_code=remote_code)
     _check_loads(path, remote_code)
-    return add_policy(
-        home, path, digest, parent=manifest.policy, trained_on=version, round=manifest.round, files=listing
-    )
+    return add_policy(home, path, digest, parent=origin, trained_on=version, round=manifest.round, files=listing)
+
+
+def _parent_of(home: Home, version: str, manifest: Manifest, parent: str | None) -> str:
+    """The policy that was trained on a version: the given one, where it fits, or the one the version names."""
+    if parent is None:
+        if manifest.relation == "on-policy":
+            return manifest.policy
+        raise PolicyError(
+            f"dataset version {short(version)} was not screened by the policy that is trained on it"
+            f" ({manifest.relation}), so it does not say from which policy the checkpoint comes.",
+            hint="Give --parent POLICY.",
+        )
+    record = policy_record(home, parent)
+    _check_relation(home, version, manifest, record, policy_folder(home, record.digest))
+    return record.digest
 
 
 def check_compatible(folder: Path, parent: Path, *, remote_code: bool = False) -> None:
@@ -109,7 +156,7 @@ def check_compatible(folder: Path, parent: Path, *, remote_code: bool = False) -
                 f"the checkpoint in {folder} has {name} {found}, its parent has {wanted}.",
                 hint="Give the checkpoint that was trained from this policy.",
             )
-    if _tokenizer_of(folder, remote_code) != _tokenizer_of(parent, remote_code):
+    if tokenizer_of(folder, remote_code) != tokenizer_of(parent, remote_code):
         raise PolicyError(
             f"the tokenizer in {folder} differs from its parent's: the token ids would mean other texts.",
             hint="Copy the parent's tokenizer files beside the weights.",
@@ -136,7 +183,7 @@ def _check_loads(folder: Path, remote_code: bool) -> None:
     load_policy(folder, device="cpu", dtype=dtype, remote_code=remote_code)
 
 
-def _tokenizer_of(folder: Path, remote_code: bool) -> Any:
+def tokenizer_of(folder: Path, remote_code: bool = False) -> Any:
     """What makes two tokenizers the same: entries, merges, normaliser and pre-tokenizer, not the file's layout."""
     tokenizer = load_tokenizer(folder, remote_code=remote_code)
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -151,7 +151,7 @@ class Packer:
                     break
             given_back = self._fill(draft) if taken else None
             if given_back is None:
-                self._report_root(queue.pop(0), "sample-not-filled")
+                self.report_root(queue.pop(0), "sample-not-filled")
                 continue
             for bundle, left_out in taken:
                 queue.remove(bundle)
@@ -233,9 +233,10 @@ class Packer:
 
     def report_empty(self, bundle: Bundle) -> None:
         """Reports a root without positives."""
-        self._report_root(bundle, "no-positive")
+        self.report_root(bundle, "no-positive")
 
-    def _report_root(self, bundle: Bundle, reason: str) -> None:
+    def report_root(self, bundle: Bundle, reason: str) -> None:
+        """Reports a root and all its positives as left out."""
         self.unplaced.append(Unplaced(bundle.root, "root", None, self.measures.root_tokens(bundle.root), reason))
         for context in bundle.contexts:
             self._report(bundle.root, context.chunk, reason)

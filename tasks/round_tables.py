@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 
 import polars as pl
 
-from storage.corpora import Corpus
 from storage.digests import digest_json
 from storage.home import Home
-from storage.manifests import Manifest, NumericEnvironment, Source, entries_of, shard_name
+from storage.manifests import Manifest, NumericEnvironment, Relation, Source, entries_of, shard_name
 from storage.policies import policy_record
 from storage.refs import Ref
 from storage.schemas import POSITIONS, TABLES, VERDICTS
 from storage.tables import read_tables
 from storage.versions import load_manifest, table_refs
-from tasks.assembly import assemble
 from tasks.building import BuildConfig
-from tasks.entropy import screen_entropy
 from tasks.figures import probe_figures, screened_figures, verdict_figures
 from tasks.funnel import funnel_counts, token_counts
-from tasks.negatives import find_negatives
-from tasks.resources import PolicyInputs
-from tasks.retrieval import retrieve
-from tasks.roots import cut_roots
-from tasks.verification import verify
+from tasks.recipe import Recipe
+from tasks.round import Round
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers", "qdrant-edge-py", "pyarrow", "numpy")
-STEPS = (cut_roots, screen_entropy, retrieve, verify, find_negatives, assemble)
 
-Shards = Sequence[Mapping[str, Ref]]
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the policy that screened stands to the one that is trained on the round, and the round before it."""
+
+    relation: Relation = "on-policy"
+    lag: int = 0
+    previous_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +41,9 @@ class RoundTables:
     tables: Mapping[str, tuple[Ref, ...]]
 
     @classmethod
-    def gather(
-        cls,
-        roots: Ref,
-        screened: Shards,
-        candidates: Shards,
-        verdicts: Shards,
-        negatives: Shards,
-        assembled: Mapping[str, Ref],
-    ) -> RoundTables:
-        """The tables as the steps returned them."""
-        shards: dict[str, list[Ref]] = {"roots": [roots]}
-        for refs in (*screened, *candidates, *verdicts, *negatives, assembled):
-            for ref in refs.values():
-                shards.setdefault(ref.table, []).append(ref)
-        return cls({table: tuple(refs) for table, refs in shards.items()})
+    def of(cls, this: Round) -> RoundTables:
+        """The tables as the stages left them."""
+        return cls({table: tuple(refs) for table, refs in this.tables.items()})
 
     def files(self) -> dict[str, Source]:
         """{name in the version: ref}."""
@@ -66,20 +54,33 @@ class RoundTables:
         return pl.scan_parquet([home / ref.uri for ref in self.tables[table]])
 
     def frame(self, home: Home, table: str) -> pl.DataFrame:
-        """All shards of a table as one frame."""
+        """All shards of a table as one frame; empty when the recipe has no such table."""
         return read_tables(home.path, self.tables.get(table, ()), TABLES[table])
 
 
-def round_figures(home: Home, tables: RoundTables, config: BuildConfig, parent_version: str | None) -> dict[str, float]:
-    """The round's figures, on all its roots and, against the round before, on the probe set."""
+def round_figures(
+    home: Home, tables: RoundTables, config: BuildConfig, previous_version: str | None, tokens: int
+) -> dict[str, float]:
+    """The round's figures, on all its roots and, against the round before, on the probe set.
+
+    With a budget, ``shortfall_tokens`` are those that could not be filled; less than a sample is none.
+    """
+    figures: dict[str, float] = {}
+    if config.tokens is not None:
+        wanted = (config.samples or 0) * config.assembly.target_tokens
+        figures |= {"budget_tokens": float(config.tokens), "shortfall_tokens": float(wanted - tokens)}
+    if "verdicts" not in tables.tables:
+        return figures
     verdicts, positions = tables.frame(home, "verdicts"), tables.frame(home, "positions")
-    figures = verdict_figures(verdicts, config.verification.epsilon)
+    figures |= verdict_figures(verdicts, config.verification.epsilon)
     figures |= screened_figures(tables.frame(home, "screened"))
-    if parent_version is not None:
+    if previous_version is not None:
         probe = pl.col("root") < config.roots.probe_roots
-        parent = load_manifest(home, parent_version)
+        previous = load_manifest(home, previous_version)
         before = {
-            schema.name: read_tables(home.path, table_refs(parent_version, parent, schema.name), schema).filter(probe)
+            schema.name: read_tables(home.path, table_refs(previous_version, previous, schema.name), schema).filter(
+                probe
+            )
             for schema in (VERDICTS, POSITIONS)
         }
         figures |= probe_figures(
@@ -88,30 +89,27 @@ def round_figures(home: Home, tables: RoundTables, config: BuildConfig, parent_v
     return {name: round(value, 6) for name, value in figures.items()}
 
 
-def round_manifest(
-    home: Home,
-    number: int,
-    config: BuildConfig,
-    corpus: Corpus,
-    policy: PolicyInputs,
-    parent_version: str | None,
-    tables: RoundTables,
-) -> Manifest:
+def round_manifest(this: Round, recipe: Recipe, tables: RoundTables, standing: Standing) -> Manifest:
     """The manifest of a round: what it was made from, with what, and what came out; no time, host or path."""
+    home, config, policy = this.home, this.config, this.policy
     record = policy_record(home, policy.digest)
-    resolved = config.model_dump(mode="json")
+    screened = standing.relation != "unscreened"
+    document = config.model_dump(mode="json")
     frames = {name: tables.scan(home, name) for name in tables.tables}
+    tokens = token_counts(frames["samples"])
     return Manifest(
-        round=number,
+        round=this.number,
         recipe=config.recipe,
-        config=resolved,
-        config_digest=digest_json(resolved),
-        corpus=corpus.digest,
-        embedder=corpus.embedder_digest,
+        config=document,
+        config_digest=digest_json(document),
+        corpus=this.corpus.digest,
+        embedder=this.corpus.embedder_digest,
         policy=policy.digest,
-        parent_policy=record.parent,
-        parent_version=parent_version,
-        lag=0,
+        parent_policy=record.parent if screened else None,
+        parent_version=record.trained_on if screened else None,
+        previous_version=standing.previous_version,
+        relation=standing.relation,
+        lag=standing.lag,
         files=entries_of(home, tables.files()),
         numeric=NumericEnvironment(
             device=policy.device,
@@ -120,8 +118,8 @@ def round_manifest(
             versions={name: installed_version(name) for name in LIBRARIES},
         ),
         funnel=funnel_counts(frames),
-        tokens=token_counts(frames["samples"]),
+        tokens=tokens,
         seeds=config.seeds,
-        code_versions={step.name: step.code_version for step in STEPS},
-        figures=round_figures(home, tables, config, parent_version),
+        code_versions={step.name: step.code_version for step in recipe.steps},
+        figures=round_figures(home, tables, config, standing.previous_version, tokens["total"]),
     )

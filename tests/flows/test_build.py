@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 def build(world: World, number: int = 1, parent: str | None = None) -> str:
     start_campaign(world.home, "trial", {"name": "trial"})
-    inputs = BuildInputs(campaign="trial", round=number, corpus="world", policy=world.policy, parent_version=parent)
+    inputs = BuildInputs(campaign="trial", round=number, corpus="world", policy=world.policy, previous_version=parent)
     version = build_round(str(world.home.path), inputs, world.config)
     release()
     return version
@@ -76,7 +76,7 @@ def test_two_homes_agree_and_rounds_differ(home: Home, tmp_path: Path, monkeypat
     second = build(world, 2, parent=first)
     one, two = load_manifest(home, first), load_manifest(home, second)
     assert second != first
-    assert two.parent_version == first
+    assert two.previous_version == first
     assert two.figures["probe_overlap_positions"] == pytest.approx(1.0), (
         "the same policy is uncertain at the same places"
     )

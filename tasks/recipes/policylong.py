@@ -1,0 +1,15 @@
+"""PolicyLong: everything by the current policy, round after round."""
+
+from __future__ import annotations
+
+from tasks.recipe import Recipe
+from tasks.stages import ASSEMBLY, NEGATIVES, SCREENING, SCREENING_SECTIONS
+
+RECIPE = Recipe(
+    name="policylong",
+    source="PolicyLong, arXiv 2604.07809",
+    summary="verified positives and hard negatives of the current policy",
+    stages=(*SCREENING, NEGATIVES, ASSEMBLY),
+    screener="current",
+    sections=(*SCREENING_SECTIONS, "negatives", "assembly"),
+)

@@ -1,0 +1,17 @@
+"""Control: EntropyLong's data cut into the rounds of a campaign. Against policylong: what refreshing and negatives add."""
+
+from __future__ import annotations
+
+from tasks.recipe import Recipe
+from tasks.recipes.entropylong import RECIPE as ENTROPYLONG
+
+RECIPE = Recipe(
+    name="static-positives",
+    source="control (docs/method.md 6)",
+    summary="positives of the base model in every round, no negatives: entropylong by another name",
+    stages=ENTROPYLONG.stages,
+    screener="base",
+    sections=ENTROPYLONG.sections,
+    settings=ENTROPYLONG.settings,
+    is_control=True,
+)
