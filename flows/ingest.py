@@ -29,7 +29,7 @@ from tasks.python_corpus import package_versions
 from tasks.reading import ReadInputs, read_documents
 from tasks.separating import SeparateInputs, separate_documents
 from tasks.sources import find_sources
-from tasks.tokenizing import tokenizer_digest, tokenizer_folder
+from tasks.tokenizing import tokenizer_context, tokenizer_digest, tokenizer_folder
 
 LOCK_WAIT_SECONDS = 5.0
 
@@ -44,6 +44,8 @@ def ingest(home_path: str, config: IngestConfig, index: IndexConfig | None = Non
     if config.is_ready_made:
         return open_corpus(home, config.name).digest
     inputs = read_inputs(config)
+    context = tokenizer_context(config.chunking.tokenizer)
+    config = config.model_copy(update={"chunking": config.chunking.fitted(context)})
     with home.lock(f"ingest-{config.name}", wait_seconds=LOCK_WAIT_SECONDS):
         documents = read_documents(home, inputs, config.reading, label=config.name)
         apart = separate_documents(

@@ -47,7 +47,8 @@ class ChunkLimits(BaseModel):
 
     @classmethod
     def of(cls, config: ChunkingConfig) -> ChunkLimits:
-        """Without the name of the tokenizer, which counts by its digest."""
+        """Without the name of the tokenizer, which counts by its digest; the largest chunk must be decided."""
+        assert config.max_tokens is not None, "call ChunkingConfig.fitted first"
         return cls(max_tokens=config.max_tokens, min_tokens=config.min_tokens, min_fill=config.min_fill)
 
 

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CHARACTERS_PER_BLOCK = 100_000
 """A long document is tokenised in blocks of this size; the counts guide the cuts only."""
+LARGEST = 512
+"""Largest chunk where nothing is said, tokens: its share of a screening context of 2K (docs/method.md 2.5)."""
 _BORDERS = (
     re.compile(r"\n\s*\n"),
     re.compile(r"\n"),
@@ -33,11 +35,11 @@ class ChunkingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_tokens: int = Field(
-        512,
+    max_tokens: int | None = Field(
+        None,
         ge=8,
-        description="Largest chunk, tokens of the policy. Ours: chunk <= 512 of a 2K screening context"
-        " (docs/method.md 2.5).",
+        description="Largest chunk, tokens of the policy; null: a quarter of the policy's own context, at most 512."
+        " Ours: chunk <= 512 of a 2K screening context (docs/method.md 2.5).",
     )
     min_tokens: int = Field(16, ge=1, description="A smaller piece is left out and counted. Tokens. Ours.")
     min_fill: float = Field(0.5, ge=0, le=1, description="A border is good enough when this share is filled. Ours.")
@@ -48,9 +50,15 @@ class ChunkingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _pieces_can_be_chunks(self) -> ChunkingConfig:
-        if self.min_tokens > self.max_tokens:
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens {self.min_tokens} is over max_tokens {self.max_tokens}")
         return self
+
+    def fitted(self, context: int) -> ChunkingConfig:
+        """The same with its largest chunk decided, for a policy whose own context is ``context`` tokens."""
+        if self.max_tokens is not None:
+            return self
+        return self.model_copy(update={"max_tokens": max(self.min_tokens, min(LARGEST, context // 4))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +88,15 @@ class Chunker:
         self._tokenizing = tokenizing
         self._pieces = pieces
         self._limit = limit
-        self._config = config
+        self._config = config.fitted(4 * LARGEST)
+        self._most = self._config.max_tokens or LARGEST
 
     def spans(self, text: str) -> list[Span]:
         """All pieces of a text in order, those under ``min_tokens`` included."""
         starts = self._token_starts(text)
         borders = [np.array([found.end() for found in pattern.finditer(text)], dtype=np.int64) for pattern in _BORDERS]
         cut = _Cutter(text, starts, borders, self._tokenizing.count, self._config.min_fill)
-        spans = list(cut.spans(0, len(text), self._config.max_tokens))
+        spans = list(cut.spans(0, len(text), self._most))
         return self._fitting(text, spans, cut)
 
     def _fitting(self, text: str, spans: list[Span], cut: _Cutter) -> list[Span]:
@@ -107,7 +116,7 @@ class Chunker:
 
     def _halves(self, text: str, span: Span, cut: _Cutter) -> list[Span]:
         middle = (span.start + span.end) // 2
-        budget = self._config.max_tokens
+        budget = self._most
         halves = [*cut.spans(span.start, middle, budget), *cut.spans(middle, span.end, budget)]
         return self._fitting(text, halves, cut)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from models.policy import load_tokenizer
+from models.policy import load_config, load_tokenizer, native_context
 from models.policy_files import tokenizer_files
 from storage.digests import digest_files, digest_listing
 from tasks.base_policy import BasePolicyConfig, base_folder
@@ -19,6 +19,11 @@ _WORDS = re.compile(r"\w+|[^\w\s]")
 def tokenizer_folder(name: str) -> Path:
     """The folder of a tokenizer named as ``policy.base`` is; raises ``PolicyError`` when there is none."""
     return base_folder(BasePolicyConfig(base=name))
+
+
+def tokenizer_context(name: str) -> int:
+    """Context of the policy that a tokenizer comes with, tokens; raises ``PolicyError`` when there is none."""
+    return native_context(load_config(tokenizer_folder(name)))
 
 
 def tokenizer_digest(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Control: EntropyLong's data cut into the rounds of a campaign. Against policylong: what refreshing and negatives add."""
+"""Control: EntropyLong in the rounds of a campaign. Against policylong: what refreshing and negatives add together."""
 
 from __future__ import annotations
 

@@ -106,3 +106,11 @@ def test_empty_texts_have_no_chunks() -> None:
 def test_the_smallest_chunk_can_not_be_larger_than_the_largest() -> None:
     with pytest.raises(ValidationError, match="min_tokens 30 is over max_tokens 20"):
         ChunkingConfig(min_tokens=30, max_tokens=20)
+
+
+def test_the_largest_chunk_follows_the_policys_context_where_nothing_is_said() -> None:
+    assert ChunkingConfig().fitted(512).max_tokens == 128
+    assert ChunkingConfig().fitted(2048).max_tokens == 512
+    assert ChunkingConfig().fitted(32_768).max_tokens == 512
+    assert ChunkingConfig().fitted(40).max_tokens == ChunkingConfig().min_tokens
+    assert ChunkingConfig(max_tokens=77).fitted(512).max_tokens == 77
