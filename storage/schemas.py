@@ -203,6 +203,17 @@ NEGATIVES = TableSchema(
         Column("reason", _S, "why not, or null", nullable=True),
     ),
 )
+NEIGHBOURS = TableSchema(
+    "neighbours",
+    "The documents nearest to each document of the round, in the round's order.",
+    ("doc", "neighbour"),
+    (
+        Column("doc", _I32, "row of the document"),
+        Column("neighbour", _I32, "row of the other document"),
+        Column("rank", _I32, "rank of its first chunk among all chunks by cosine, from 0"),
+        Column("score", _F32, "cosine of that chunk to the mean of the document's chunks"),
+    ),
+)
 SAMPLES = TableSchema(
     "samples",
     "Training samples: token ids with the origin of each span.",
@@ -214,21 +225,23 @@ SAMPLES = TableSchema(
         Column(
             "segments",
             pa.list_(_SEGMENT),
-            "spans in order: kind (root, positive, negative, filler), origin, token range [start, end) in the"
-            " sample, first token taken"
-            " from the origin; the separator stands between spans and belongs to none",
+            "spans in order: kind (root, positive, negative, filler: a random chunk, document: a range of a whole"
+            " document's tokens, tag: text that points at the part of a document behind it), origin, token range"
+            " [start, end) in the sample, first token taken from the origin (of a tag: its part's number); the"
+            " separator stands between spans and belongs to none",
         ),
         Column("dependencies", pa.list_(_DEPENDENCY), "which chunk helped which token, with distance in tokens"),
     ),
 )
 UNPLACED = TableSchema(
     "unplaced",
-    "Roots and contexts that found no place in a sample, with the reason.",
-    ("root", "kind", "chunk"),
+    "Roots, contexts and documents that found no place in a sample, with the reason.",
+    ("root", "kind", "chunk", "doc"),
     (
-        Column("root", _I32, "row of the root"),
-        Column("kind", _S, "root, positive or negative"),
-        Column("chunk", _I32, "row of the chunk; null for a root", nullable=True),
+        Column("root", _I32, "row of the root; null where whole documents are placed", nullable=True),
+        Column("kind", _S, "root, positive, negative, document, or neighbour (of a document)"),
+        Column("chunk", _I32, "row of the chunk; null for a root or document", nullable=True),
+        Column("doc", _I32, "row of the document; null for a root or chunk", nullable=True),
         Column("tokens", _I32, "tokens left out"),
         Column("reason", _S, "why"),
     ),
@@ -247,6 +260,7 @@ TABLES: dict[str, TableSchema] = {
         CANDIDATES,
         VERDICTS,
         NEGATIVES,
+        NEIGHBOURS,
         SAMPLES,
         UNPLACED,
     )

@@ -35,13 +35,13 @@ class AssemblyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    target_tokens: int = Field(131072, ge=128, description="Tokens of every sample. Paper: 131,072.")
+    target_tokens: int = Field(131072, ge=128, description="Tokens of every sample. [paper 4]")
     layout: Literal["global", "grouped"] = Field(
         "global",
-        description="global: all contexts shuffled, then the roots; grouped: each root behind its own contexts. Ours.",
+        description="global: all contexts shuffled, then the roots; grouped: each root behind its own contexts. [ours 2.7]",
     )
-    reuse_cap: int = Field(16, ge=1, description="Most samples of a round in which one chunk may stand. Ours.")
-    seed: int = Field(0, description="Seed of the shuffles.")
+    reuse_cap: int = Field(16, ge=1, description="Most samples of a round in which one chunk may stand. [ours 2.7]")
+    seed: int = Field(0, description="Seed of the shuffles. [ours 2.7]")
 
 
 class AssemblyInputs(BaseModel):
@@ -62,7 +62,7 @@ class AssemblyInputs(BaseModel):
     policy: PolicyInputs = Field(exclude=True)
 
 
-@step("assembly", code_version=2)
+@step("assembly", code_version=3)
 def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict[str, Ref]:
     """Packs the round's bundles into samples: tables ``samples`` and ``unplaced``."""
     key = assemble.key(inputs, config)
@@ -94,7 +94,7 @@ def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict
 
     written = write_table(home.path, work_uri(key, "samples"), SAMPLES, samples())
     unplaced = (
-        {"root": u.root, "kind": u.kind, "chunk": u.chunk, "tokens": u.tokens, "reason": u.reason}
+        {"root": u.root, "kind": u.kind, "chunk": u.chunk, "doc": None, "tokens": u.tokens, "reason": u.reason}
         for u in packer.unplaced
     )
     left = write_table(home.path, work_uri(key, "unplaced"), UNPLACED, unplaced)

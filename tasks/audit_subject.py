@@ -21,8 +21,20 @@ from storage.manifests import Manifest
 from storage.schemas import TABLES
 from storage.versions import version_uri
 
-ROUND_TABLES = ("roots", "screened", "positions", "candidates", "verdicts", "negatives", "samples", "unplaced")
+ROUND_TABLES = (
+    "roots",
+    "screened",
+    "positions",
+    "candidates",
+    "verdicts",
+    "negatives",
+    "neighbours",
+    "samples",
+    "unplaced",
+)
 FILE = "file"
+SPAN = ("sample_id", "kind", "start")
+"""What names a span in a finding."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +51,19 @@ class Subject:
         """The version's folder."""
         return self.home / version_uri(self.version)
 
+    @property
+    def build(self) -> dict[str, Any]:
+        """The round's configuration of its data."""
+        config: dict[str, Any] = self.manifest.config.get("build", self.manifest.config)
+        return config
+
     def setting(self, section: str, key: str) -> Any:
         """A value of the round's configuration, or ``None`` when it has no such key."""
-        config = self.manifest.config.get("build", self.manifest.config)
-        return config.get(section, {}).get(key)
+        return self.build.get(section, {}).get(key)
+
+    def has(self, table: str) -> bool:
+        """Whether the version has this table; a recipe has only those that its stages write."""
+        return bool(self.manifest.names(table))
 
     def shards(self, table: str) -> list[Path]:
         """Files of a table, in order."""
@@ -54,7 +75,7 @@ class Subject:
         return self._scan(self.shards(name), name, row)
 
     def tables(self) -> dict[str, pl.LazyFrame]:
-        """Every table of the round."""
+        """Every table of the round; those that its recipe does not have are empty."""
         return {name: self.table(name) for name in ROUND_TABLES}
 
     def chunks(self) -> pl.LazyFrame:
@@ -68,6 +89,10 @@ class Subject:
         """The corpus's documents with their row number as ``doc``, without their texts."""
         assert self.corpus is not None
         return self._scan([self.home / self.corpus.documents.uri], "documents", "doc").drop(FILE, "text")
+
+    def screened_documents(self) -> pl.LazyFrame:
+        """``doc`` and ``doc_id`` of the corpus's documents of part ``screen``."""
+        return self.documents().filter(pl.col("part") == "screen").select("doc", "doc_id")
 
     def _scan(self, files: list[Path], table: str, row: str | None) -> pl.LazyFrame:
         if files:

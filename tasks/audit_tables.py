@@ -42,20 +42,29 @@ def audit_counts(subject: Subject) -> Iterator[Finding]:
 
 
 def audit_tables(subject: Subject) -> Iterator[Finding]:
-    """Referential integrity from roots to negatives."""
-    yield from _screened(subject)
-    yield from _positions(subject)
-    yield from _candidates(subject)
-    yield from _verdicts(subject)
-    yield from _negatives(subject)
-    unplaced = missing(subject.table("unplaced"), subject.table("screened"), ["root"])
-    yield judge("every unplaced row is of a screened root", unplaced, ("root", "kind"))
+    """Referential integrity from roots to negatives, as far as the version has these tables."""
+    checks = {
+        "roots": _roots,
+        "screened": _screened,
+        "positions": _positions,
+        "candidates": _candidates,
+        "verdicts": _verdicts,
+        "negatives": _negatives,
+        "neighbours": _neighbours,
+        "unplaced": _unplaced,
+    }
+    for table, check in checks.items():
+        if subject.has(table):
+            yield from check(subject)
+
+
+def _roots(subject: Subject) -> Iterator[Finding]:
+    yield judge("no root occurs twice", duplicates(subject.table("roots"), ["root_id"]), ("root_id", "times"))
 
 
 def _screened(subject: Subject) -> Iterator[Finding]:
     screened, roots, positions = (subject.table(name) for name in ("screened", "roots", "positions"))
     yield judge("no root is screened twice", duplicates(screened, ["root"]), ("root", "times"))
-    yield judge("no root occurs twice", duplicates(roots, ["root_id"]), ("root_id", "times"))
     known = roots.select("root", pl.col("input_ids").list.len().cast(pl.Int32).alias("length"))
     joined = screened.join(known, on="root", how="left")
     wrong = joined.filter(pl.col("length").is_null() | (pl.col("tokens") != pl.col("length")))
@@ -84,8 +93,13 @@ def _positions(subject: Subject) -> Iterator[Finding]:
 def _candidates(subject: Subject) -> Iterator[Finding]:
     candidates = subject.table("candidates")
     yield judge("no candidate occurs twice", duplicates(candidates, PAIR), (*PAIR, "times"))
-    orphans = missing(candidates, subject.table("positions"), ["root", "t"])
-    yield judge("every candidate has its position", orphans, PAIR)
+    if subject.has("positions"):
+        orphans = missing(candidates, subject.table("positions"), ["root", "t"])
+        yield judge("every candidate has its position", orphans, PAIR)
+    else:
+        orphans = missing(candidates.filter(pl.col("t") == 0), subject.table("roots"), ["root"])
+        yield judge("every candidate is of a root of this round", orphans, PAIR)
+        yield judge("every candidate is of its whole root", candidates.filter(pl.col("t") != 0), PAIR)
     if subject.corpus is None:
         yield not_checkable("every candidate is a chunk of the corpus", "the corpus is not at hand")
         return
@@ -139,6 +153,39 @@ def _negatives(subject: Subject) -> Iterator[Finding]:
     chunks = subject.chunks().select("chunk")
     yield judge("every negative is a chunk of the corpus", missing(negatives, chunks, ["chunk"]), key)
     yield judge("no kept negative comes from its root's document", _of_own_document(usable, subject), key)
+
+
+def _neighbours(subject: Subject) -> Iterator[Finding]:
+    neighbours = subject.table("neighbours")
+    key = ("doc", "neighbour")
+    yield judge("no pair of neighbours occurs twice", duplicates(neighbours, key), (*key, "times"))
+    own = neighbours.filter(pl.col("doc") == pl.col("neighbour"))
+    yield judge("no document is its own neighbour", own, key)
+    if subject.corpus is None:
+        yield not_checkable("every neighbour is a screened document", "the corpus is not at hand")
+        return
+    for column in key:
+        screened = subject.screened_documents().select(pl.col("doc").alias(column))
+        strange = missing(neighbours, screened, [column])
+        yield judge(f"every {'document' if column == 'doc' else column} is a screened document", strange, key)
+
+
+def _unplaced(subject: Subject) -> Iterator[Finding]:
+    unplaced, show = subject.table("unplaced"), ("root", "doc", "kind")
+    if subject.has("screened"):
+        strange = missing(unplaced, subject.table("screened"), ["root"])
+        yield judge("every unplaced row is of a screened root", strange, show)
+        return
+    nothing = unplaced.filter(pl.col("root").is_null() == pl.col("doc").is_null())
+    yield judge("every unplaced row names a root or a document", nothing, show)
+    strange = missing(unplaced.filter(pl.col("root").is_not_null()), subject.table("roots"), ["root"])
+    yield judge("every unplaced root is a root of this round", strange, show)
+    documents = unplaced.filter(pl.col("doc").is_not_null())
+    if subject.corpus is None:
+        yield not_checkable("every unplaced document is a screened document", "the corpus is not at hand")
+        return
+    strange = missing(documents, subject.screened_documents(), ["doc"])
+    yield judge("every unplaced document is a screened document", strange, show)
 
 
 def _of_own_document(pairs: pl.LazyFrame, subject: Subject) -> pl.LazyFrame:

@@ -15,9 +15,15 @@ from storage.findings import Finding, failed, not_checkable, passed
 from storage.tables import RowReader
 from tasks.audit_subject import Subject
 from tasks.progress import progress
+from tasks.tags import tag_text
 
 Tokenise = Callable[[str], Sequence[int]]
 """A text's tokens when it stands alone, without special tokens."""
+
+ROOT_TOKENS = "every root span holds its root's tokens"
+CHUNK_TOKENS = "every context span holds its chunk's tokens"
+DOCUMENT_TOKENS = "every document span holds its document's tokens"
+TAG_TOKENS = "every tag says of which document and part it is"
 
 _SAMPLES_AT_ONCE = 8
 
@@ -25,15 +31,15 @@ _SAMPLES_AT_ONCE = 8
 def audit_tokens(subject: Subject, tokenise: Tokenise | None, bos: Sequence[int] = ()) -> Iterator[Finding]:
     """Compares every token of every sample with its origin; ``tokenise`` is ``None`` when the policy is not at hand."""
     origins = _Origins(subject, tokenise)
+    rules = _Rules(subject)
     separator = subject.setting("verification", "separator")
     between = list(tokenise(separator)) if tokenise and isinstance(separator, str) else None
     checks: dict[str, list[str]] = {
         "every sample's length and id follow from its tokens": [],
         "every sample is spans with separators between, in order": [],
-        "every root span holds its root's tokens": [],
-        "every context span holds its chunk's tokens": [],
+        **{check: [] for check in rules.checks},
     }
-    length, layout, roots, contexts = checks.values()
+    length, layout = list(checks.values())[:2]
     file = None
     total = sum(subject.manifest.files[name].rows or 0 for name in subject.manifest.names("samples"))
     with progress("comparing tokens", total=total, unit="samples") as advance:
@@ -41,44 +47,105 @@ def audit_tokens(subject: Subject, tokenise: Tokenise | None, bos: Sequence[int]
             for sample in _samples(path):
                 before = _count(checks)
                 length += _wrong_identity(sample)
-                layout += _wrong_layout(sample, list(bos), between)
+                layout += _wrong_layout(sample, list(bos), between, may_end_inside=not rules.screened)
                 for segment in sample["segments"]:
-                    problems = roots if segment["kind"] == "root" else contexts
-                    problems += _wrong_tokens(sample, segment, origins)
+                    origin = origins.tokens(segment)
+                    if origin is not None:
+                        checks[rules.tokens_check(segment)] += _wrong_tokens(sample, segment, origin)
+                        checks[rules.cut_check] += rules.wrong_cut(sample, segment, len(origin))
                 file = file or (path.relative_to(subject.home.path).as_posix() if _count(checks) > before else None)
                 advance(1)
     for check, problems in checks.items():
         if problems:
             yield failed(check, f"{len(problems)} wrong, the first: {problems[0]}", file)
-        elif problems is contexts and not origins.has_chunks:
+        elif check in rules.checks and check != ROOT_TOKENS and not origins.at_hand:
             yield not_checkable(check, "corpus or tokenizer is not at hand")
         else:
             yield passed(check)
 
 
+class _Rules:
+    """Which checks a version's spans undergo, and where its recipe may cut them.
+
+    Where a policy screened, negatives and fillers are cut at their front and positives not at all; elsewhere what ends
+    a sample is cut there, and parts of documents end where they end.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.screened = subject.has("verdicts")
+        self._whole_documents = not subject.has("roots")
+        self.cut_check = "contexts are cut at their front only" if self.screened else "only what ends a sample is cut"
+        spans = (DOCUMENT_TOKENS, TAG_TOKENS) if self._whole_documents else (ROOT_TOKENS, CHUNK_TOKENS)
+        self.checks = (*spans, self.cut_check)
+        self._parts = bool(subject.manifest.tokens.get("tag"))
+
+    def tokens_check(self, segment: dict[str, Any]) -> str:
+        """The check that a span's tokens fall under."""
+        kind = segment["kind"]
+        if self._whole_documents:
+            return TAG_TOKENS if kind == "tag" else DOCUMENT_TOKENS
+        return ROOT_TOKENS if kind == "root" else CHUNK_TOKENS
+
+    def wrong_cut(self, sample: dict[str, Any], segment: dict[str, Any], origin: int) -> list[str]:
+        """What is wrong with a span's borders, given its origin's tokens."""
+        kind, first = segment["kind"], _first(segment)
+        at_front = first > 0
+        at_end = first + segment["end"] - segment["start"] < origin
+        last = segment["end"] == sample["segments"][-1]["end"]
+        if kind == "document":
+            wrong = at_end and not last and not self._parts
+        elif kind == "root":
+            wrong = False  # roots have a check of their own, which needs no tokenizer
+        elif self.screened:
+            wrong = at_end or (at_front and kind == "positive")
+        else:
+            wrong = at_front or (at_end and not last)
+        return [f"{_where(sample, segment)} are not all of their origin's"] if wrong else []
+
+
 class _Origins:
-    """Tokens of roots and chunks by their digests."""
+    """Tokens of roots, chunks and documents by their digests, and of tags."""
 
     def __init__(self, subject: Subject, tokenise: Tokenise | None) -> None:
-        self.has_chunks = subject.corpus is not None and tokenise is not None
-        self._rows: dict[str, int] = {}
+        self.at_hand = subject.corpus is not None and tokenise is not None
+        self._tokenise = tokenise
+        self._chunks: dict[str, int] = {}
+        self._documents: dict[str, int] = {}
         if subject.corpus is not None and tokenise is not None:
-            used = subject.table("samples").select(pl.col("segments").explode().struct.field("chunk_id")).unique()
-            rows = subject.chunks().select("chunk", "chunk_id").join(used, on="chunk_id", how="semi").collect()
-            self._rows = dict(zip(rows["chunk_id"].to_list(), rows["chunk"].to_list(), strict=True))
-            texts = RowReader(subject.home.path, subject.corpus.chunks, ["text"])
-            self.chunk = lru_cache(maxsize=65_536)(lambda key: list(tokenise(texts[self._rows[key]]["text"])))
+            path, spans = subject.home.path, subject.table("samples").select(pl.col("segments").explode())
+            used = spans.select(pl.col("segments").struct.field("chunk_id")).unique()
+            self._chunks = _numbers(subject.chunks().select("chunk_id", "chunk"), used)
+            texts = RowReader(path, subject.corpus.chunks, ["text"])
+            self.chunk = lru_cache(maxsize=65_536)(lambda key: list(tokenise(texts[self._chunks[key]]["text"])))
+            whole = pl.col("segments").struct.field("kind") == "document"
+            used = spans.filter(whole).select(pl.col("segments").struct.field("doc_id")).unique()
+            self._documents = _numbers(subject.documents().select("doc_id", "doc"), used)
+            books = RowReader(path, subject.corpus.documents, ["text"], groups_kept=4)
+            self.document = lru_cache(maxsize=64)(lambda key: list(tokenise(books[self._documents[key]]["text"])))
         placed = subject.table("samples").select(pl.col("segments").explode().struct.field("root_id")).unique()
         table = subject.table("roots").join(placed, on="root_id", how="semi").select("root_id", "input_ids").collect()
         self._roots = table
         self._root_rows = {key: row for row, key in enumerate(table["root_id"])}
 
-    def tokens(self, segment: dict[str, Any]) -> list[int] | None:
+    def tokens(self, segment: dict[str, Any]) -> Sequence[int] | None:
         """The whole origin's tokens, or ``None`` when it can't be known."""
-        if segment["kind"] == "root":
+        kind = segment["kind"]
+        if kind == "root":
             row = self._root_rows.get(segment["root_id"])
             return None if row is None else self._roots["input_ids"][row].to_list()
-        return self.chunk(segment["chunk_id"]) if segment["chunk_id"] in self._rows else None
+        if kind == "document":
+            return self.document(segment["doc_id"]) if segment["doc_id"] in self._documents else None
+        if kind == "tag":
+            text = tag_text(segment["doc_id"], segment["source_start"])
+            return None if self._tokenise is None else self._tokenise(text)
+        return self.chunk(segment["chunk_id"]) if segment["chunk_id"] in self._chunks else None
+
+
+def _numbers(rows: pl.LazyFrame, used: pl.LazyFrame) -> dict[str, int]:
+    """{digest: row} of those that are used; ``rows`` has the digest first, ``used`` the same column."""
+    digest, number = rows.collect_schema().names()
+    found = rows.join(used, on=digest, how="semi").collect()
+    return dict(zip(found[digest].to_list(), found[number].to_list(), strict=True))
 
 
 def _samples(path: Path) -> Iterator[dict[str, Any]]:
@@ -96,8 +163,13 @@ def _wrong_identity(sample: dict[str, Any]) -> list[str]:
     return []
 
 
-def _wrong_layout(sample: dict[str, Any], bos: list[int], separator: list[int] | None) -> list[str]:
-    """BOS, span, separator, span, … span; without a tokenizer the first gap has to be everywhere."""
+def _wrong_layout(
+    sample: dict[str, Any], bos: list[int], separator: list[int] | None, *, may_end_inside: bool
+) -> list[str]:
+    """BOS, span, separator, span, … span; without a tokenizer the first gap has to be everywhere.
+
+    With ``may_end_inside`` the last span may be followed by a separator or the beginning of one.
+    """
     ids, end = sample["input_ids"], None
     for segment in sample["segments"]:
         start = segment["start"]
@@ -109,20 +181,26 @@ def _wrong_layout(sample: dict[str, Any], bos: list[int], separator: list[int] |
         if gap != expected or start >= segment["end"] or (end is not None and start < end):
             return [f"sample {sample['sample_id'][:12]}: before token {start} stands {gap}, expected {expected}"]
         end = segment["end"]
-    if end != len(ids):
+    rest = ids[end:] if end is not None else ids
+    if rest and not (may_end_inside and separator is not None and rest == separator[: len(rest)]):
         return [f"sample {sample['sample_id'][:12]} has {len(ids)} tokens, its last span ends at {end}"]
     return []
 
 
-def _wrong_tokens(sample: dict[str, Any], segment: dict[str, Any], origins: _Origins) -> list[str]:
-    origin = origins.tokens(segment)
-    if origin is None:
-        return []
-    first, length = segment["source_start"], segment["end"] - segment["start"]
-    if first < 0 or sample["input_ids"][segment["start"] : segment["end"]] != origin[first : first + length]:
-        where = f"sample {sample['sample_id'][:12]}, tokens {segment['start']} to {segment['end']} ({segment['kind']})"
-        return [f"{where} are not those of their origin"]
+def _wrong_tokens(sample: dict[str, Any], segment: dict[str, Any], origin: Sequence[int]) -> list[str]:
+    first, length = _first(segment), segment["end"] - segment["start"]
+    if first < 0 or sample["input_ids"][segment["start"] : segment["end"]] != list(origin[first : first + length]):
+        return [f"{_where(sample, segment)} are not those of their origin"]
     return []
+
+
+def _first(segment: dict[str, Any]) -> int:
+    """The first token taken from the origin; a tag's ``source_start`` is its part's number, and it starts at 0."""
+    return 0 if segment["kind"] == "tag" else int(segment["source_start"])
+
+
+def _where(sample: dict[str, Any], segment: dict[str, Any]) -> str:
+    return f"sample {sample['sample_id'][:12]}, tokens {segment['start']} to {segment['end']} ({segment['kind']})"
 
 
 def _count(checks: dict[str, list[str]]) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from storage.schemas import TABLES
+
 Frame = pl.DataFrame | pl.LazyFrame
 
 FUNNEL: dict[str, str] = {
@@ -19,22 +21,26 @@ FUNNEL: dict[str, str] = {
     "negatives": "hard negatives that may stand in a sample",
     "samples": "training samples",
 }
+_COUNTED = ("screened", "positions", "candidates", "verdicts", "negatives", "samples")
 TOKENS: dict[str, str] = {
     "total": "tokens of all samples",
     "root": "of these, in roots",
     "positive": "in verified positives",
     "negative": "in hard negatives",
     "filler": "in other context",
+    "document": "in documents and their parts",
+    "tag": "in tags that point at them",
     "separator": "between spans, and a BOS where there is one",
 }
+_KINDS = tuple(kind for kind in TOKENS if kind not in ("total", "separator"))
 
 
 def funnel_counts(tables: Mapping[str, Frame]) -> dict[str, int]:
     """Every key of ``FUNNEL`` counted from a round's tables (name → whole table, eager or lazy).
 
-    Needs screened, positions, candidates, verdicts, negatives and samples. Lazy frames are read in a stream.
+    A table that the recipe does not have counts 0. Lazy frames are read in a stream.
     """
-    lazy = {name: frame.lazy() for name, frame in tables.items()}
+    lazy = {name: tables[name].lazy() if name in tables else _empty(name) for name in _COUNTED}
     kept = lazy["verdicts"].filter(pl.col("kept"))
     queries = {
         "roots": lazy["screened"],
@@ -62,8 +68,14 @@ def token_counts(samples: Frame) -> dict[str, int]:
         .collect(engine="streaming")
     )
     by_kind = dict(zip(spans["kind"].to_list(), spans["tokens"].to_list(), strict=True))
-    counts = {kind: int(by_kind.get(kind, 0)) for kind in ("root", "positive", "negative", "filler")}
+    counts = {kind: int(by_kind.get(kind, 0)) for kind in _KINDS}
     return {"total": total, **counts, "separator": total - sum(int(n) for n in by_kind.values())}
+
+
+def _empty(name: str) -> pl.LazyFrame:
+    frame = pl.from_arrow(TABLES[name].arrow.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.lazy()
 
 
 def _count(query: pl.LazyFrame) -> int:

@@ -114,8 +114,9 @@ def make_world(
     digest = publish_corpus(home, description, tables)
     name_corpus(home, "world", digest)
     policy = _policy(home, scratch)
-    monkeypatch.setattr("tasks.retrieval.embedder_for", lambda config: CountingEmbedder())
-    for module in ("tasks.retrieval", "tasks.negatives"):
+    for module in ("tasks.retrieval", "tasks.meta_retrieval"):
+        monkeypatch.setattr(f"{module}.embedder_for", lambda config: CountingEmbedder())
+    for module in ("tasks.retrieval", "tasks.negatives", "tasks.neighbours", "tasks.meta_retrieval"):
         monkeypatch.setattr(f"{module}.index_for", lambda home, corpus, config: BruteForceIndex(vectors))
     config = BuildConfig(
         rounds=2,

@@ -32,7 +32,7 @@ def recipe_named(name: str) -> Recipe:
     """The recipe; raises ``ConfigError`` naming those there are."""
     known = all_recipes()
     if name not in known:
-        raise ConfigError(f"unknown recipe {name!r}.", hint=f"Recipes: {', '.join(known)}.")
+        raise ConfigError(f"unknown recipe {name!r} (build.recipe).", hint=f"Recipes: {', '.join(known)}.")
     return known[name]
 
 

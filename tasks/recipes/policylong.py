@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tasks.recipe import Recipe
-from tasks.stages import ASSEMBLY, NEGATIVES, SCREENING, SCREENING_SECTIONS
+from tasks.stages import ASSEMBLY, NEGATIVE_VERIFICATION, NEGATIVES, SCREENING, SCREENING_SECTIONS
 
 RECIPE = Recipe(
     name="policylong",
     source="PolicyLong, arXiv 2604.07809",
     summary="verified positives and hard negatives of the current policy",
-    stages=(*SCREENING, NEGATIVES, ASSEMBLY),
+    stages=(*SCREENING, NEGATIVES, NEGATIVE_VERIFICATION, ASSEMBLY),
     screener="current",
-    sections=(*SCREENING_SECTIONS, "negatives", "assembly"),
+    sections=(*SCREENING_SECTIONS, "negatives", "negative_verification", "assembly"),
 )

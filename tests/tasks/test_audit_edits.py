@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from storage.digests import digest_json
 from storage.home import Home
 from tasks.audit import audit_version
 from tests.rounds import build_rounds, version_folder
@@ -34,6 +35,25 @@ def replace_chunk(tables: Shards, kind: str) -> None:
     chunk, segment = chunks()[0], span(tables, kind)
     segment.update(chunk_id=chunk["chunk_id"], doc_id=documents()[chunk["doc"]]["doc_id"])
     row(tables, "samples")["input_ids"][segment["start"] : segment["end"]] = tokens(chunk["text"])
+
+
+def fill(tables: Shards) -> None:
+    """Every negative stands there as a random chunk, as in a recipe that draws them."""
+    for segment in row(tables, "samples")["segments"]:
+        segment["kind"] = "filler" if segment["kind"] == "negative" else segment["kind"]
+
+
+def replace_filler(tables: Shards) -> None:
+    fill(tables)
+    replace_chunk(tables, "filler")
+
+
+def cut(tables: Shards, kind: str, front: int, end: int) -> None:
+    """A span says that it holds less of its origin."""
+    segment = span(tables, kind)
+    segment.update(
+        start=segment["start"] + front, source_start=segment["source_start"] + front, end=segment["end"] - end
+    )
 
 
 Edit = Callable[[Shards], Any]
@@ -130,7 +150,7 @@ EDITS: dict[str, tuple[Edit, str, str]] = {
     ),
     "a row left out of a root that was not screened": (
         lambda t: t["unplaced"][0].append(
-            {"root": 3, "kind": "root", "chunk": None, "tokens": 20, "reason": "no-positive"}
+            {"root": 3, "kind": "root", "chunk": None, "doc": None, "tokens": 20, "reason": "no-positive"}
         ),
         "every unplaced row is of a screened root",
         "tables/unplaced-00000.parquet",
@@ -164,6 +184,38 @@ EDITS: dict[str, tuple[Edit, str, str]] = {
         lambda t: replace_chunk(t, "negative"),
         "every negative was kept for a root of its sample",
         "samples/samples-00000.parquet",
+    ),
+    "a filler that was never drawn": (
+        replace_filler,
+        "every filler was kept for a root of its sample",
+        "samples/samples-00000.parquet",
+    ),
+    "a positive cut at its front": (
+        lambda t: cut(t, "positive", 1, 0),
+        "contexts are cut at their front only",
+        "samples/samples-00000.parquet",
+    ),
+    "a negative cut at its end": (
+        lambda t: cut(t, "negative", 0, 1),
+        "contexts are cut at their front only",
+        "samples/samples-00000.parquet",
+    ),
+    "a root cut": (
+        lambda t: cut(t, "root", 0, 1),
+        "no root is cut",
+        "samples/samples-00000.parquet",
+    ),
+    "a document among roots": (
+        lambda t: span(t, "negative").update(kind="document"),
+        "every span is of a kind that the version's tables account for",
+        "samples/samples-00000.parquet",
+    ),
+    "a row left out of no root": (
+        lambda t: t["unplaced"][0].append(
+            {"root": None, "kind": "document", "chunk": None, "doc": 0, "tokens": 20, "reason": "sample-full"}
+        ),
+        "every unplaced row is of a screened root",
+        "tables/unplaced-00000.parquet",
     ),
     "a positive that helps nothing": (
         lambda t: row(t, "samples")["dependencies"].pop(0),
@@ -209,3 +261,16 @@ def test_every_manipulation_of_a_signed_round_is_found_in_its_file(edit: str, ho
     (built,) = build_rounds(home, 1, change=change)
     found = {finding.check: finding.file for finding in audit_version(home, built.version).failures}
     assert found.get(check) == f"{version_folder(built).relative_to(home.path)}/{file}", found
+
+
+def test_a_round_with_random_chunks_in_place_of_negatives_passes(home: Home) -> None:
+    (built,) = build_rounds(home, 1, change=fill_and_sign)
+    assert not audit_version(home, built.version).failures
+    assert built.manifest.tokens["filler"] > 0
+    assert built.manifest.tokens["negative"] == 0
+
+
+def fill_and_sign(tables: Shards) -> None:
+    fill(tables)
+    sample = row(tables, "samples")
+    sample["sample_id"] = digest_json([sample["input_ids"], sample["segments"]])

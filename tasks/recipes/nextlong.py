@@ -1,0 +1,17 @@
+"""NExtLong: a document's meta-chunks in order, each followed by retrieved hard negatives."""
+
+from __future__ import annotations
+
+from tasks.document_stages import INTERLEAVING, META_CHUNKS, META_RETRIEVAL
+from tasks.nextlong import NextLongOptions
+from tasks.recipe import Recipe
+
+RECIPE = Recipe(
+    name="nextlong",
+    source="NExtLong, arXiv 2501.12766",
+    summary="a document's meta-chunks, each followed by its nearest chunks",
+    stages=(META_CHUNKS, META_RETRIEVAL, INTERLEAVING),
+    screener="none",
+    sections=("assembly",),
+    options=NextLongOptions,
+)

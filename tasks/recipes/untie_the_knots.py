@@ -1,0 +1,17 @@
+"""Untie-the-Knots: long documents cut and shuffled among each other, with tags to trace them back. The cheapest."""
+
+from __future__ import annotations
+
+from tasks.document_stages import KNOTS
+from tasks.knots import KnotsOptions
+from tasks.recipe import Recipe
+
+RECIPE = Recipe(
+    name="untie-the-knots",
+    source="Untie the Knots (docs/method.md 3)",
+    summary="documents cut and shuffled among each other, with tags to trace them back",
+    stages=(KNOTS,),
+    screener="none",
+    sections=("assembly",),
+    options=KnotsOptions,
+)
