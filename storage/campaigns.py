@@ -55,8 +55,8 @@ class Campaign(BaseModel):
         return next((record for record in self.rounds if record.round == number), None)
 
 
-def start_campaign(home: Home, name: str, config: Mapping[str, Any]) -> Campaign:
-    """Makes a campaign, or opens the one of this name, and makes it the current one.
+def start_campaign(home: Home, name: str, config: Mapping[str, Any], *, current: bool = True) -> Campaign:
+    """Makes a campaign, or opens the one of this name, and makes it the current one (unless ``current`` is false).
 
     ``config`` is JSON. Raises ``ConfigError`` naming the differing keys when the campaign was started with another one.
     """
@@ -74,7 +74,8 @@ def start_campaign(home: Home, name: str, config: Mapping[str, Any]) -> Campaign
         else:
             campaign = Campaign(name=name, config_digest=digest_json(dict(config)), config=dict(config))
             _write(home, campaign)
-        write_bytes(home / "campaigns/current", f"{name}\n".encode())
+        if current:
+            write_bytes(home / "campaigns/current", f"{name}\n".encode())
     return campaign
 
 

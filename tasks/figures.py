@@ -1,4 +1,4 @@
-"""Figures of a round, from its tables alone: gains, copying, placebo, and what changed on the probe set."""
+"""Figures of a round, from its tables alone: gains, copying, placebo, thresholds."""
 
 from __future__ import annotations
 
@@ -37,23 +37,3 @@ def screened_figures(screened: pl.DataFrame) -> dict[str, float]:
     total = int(weights.sum())
     means = {"mean_threshold": float((screened["threshold"] * weights).sum()) / total} if total else {}
     return means | ({"mean_entropy": float((screened["mean"] * weights).sum()) / total} if total else {})
-
-
-def overlap(now: pl.DataFrame, before: pl.DataFrame, columns: list[str]) -> float | None:
-    """Jaccard overlap of two tables' rows on ``columns``; None when both are empty."""
-    first, second = now.select(columns).unique(), before.select(columns).unique()
-    shared = len(first.join(second, on=columns, how="inner"))
-    union = len(first) + len(second) - shared
-    return shared / union if union else None
-
-
-def probe_figures(
-    verdicts: pl.DataFrame, positions: pl.DataFrame, before_verdicts: pl.DataFrame, before_positions: pl.DataFrame
-) -> dict[str, float]:
-    """What changed on the probe set since the round before: overlap of positions and of positives."""
-    pair = ["root", "t", "chunk"]
-    values = {
-        "probe_overlap_positions": overlap(positions, before_positions, ["root", "t"]),
-        "probe_overlap_positives": overlap(verdicts.filter("kept"), before_verdicts.filter("kept"), pair),
-    }
-    return {name: value for name, value in values.items() if value is not None}

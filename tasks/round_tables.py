@@ -11,16 +11,19 @@ import polars as pl
 from storage.digests import digest_json
 from storage.home import Home
 from storage.manifests import Manifest, NumericEnvironment, Relation, Source, entries_of, shard_name
-from storage.policies import policy_record
+from storage.policies import PolicyRecord, policy_record
 from storage.refs import Ref
-from storage.schemas import POSITIONS, TABLES, VERDICTS
+from storage.schemas import TABLES
 from storage.tables import read_tables
-from storage.versions import load_manifest, table_refs
+from storage.versions import load_manifest
 from tasks.building import BuildConfig
-from tasks.figures import probe_figures, screened_figures, verdict_figures
+from tasks.figures import screened_figures, verdict_figures
 from tasks.funnel import funnel_counts, token_counts
+from tasks.negative_verification import negative_figures
+from tasks.probe import ProbeSet, compare_probe, probe_of_version
 from tasks.recipe import Recipe
 from tasks.round import Round
+from tasks.round_costs import round_costs
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers", "qdrant-edge-py", "pyarrow", "numpy")
 
@@ -73,19 +76,12 @@ def round_figures(
         return figures
     verdicts, positions = tables.frame(home, "verdicts"), tables.frame(home, "positions")
     figures |= verdict_figures(verdicts, config.verification.epsilon)
-    figures |= screened_figures(tables.frame(home, "screened"))
-    if previous_version is not None:
-        probe = pl.col("root") < config.roots.probe_roots
-        previous = load_manifest(home, previous_version)
-        before = {
-            schema.name: read_tables(home.path, table_refs(previous_version, previous, schema.name), schema).filter(
-                probe
-            )
-            for schema in (VERDICTS, POSITIONS)
-        }
-        figures |= probe_figures(
-            verdicts.filter(probe), positions.filter(probe), before["verdicts"], before["positions"]
-        )
+    screened = tables.frame(home, "screened")
+    figures |= screened_figures(screened) | negative_figures(tables.frame(home, "negatives"))
+    if previous_version is not None and config.roots.probe_roots:
+        rows = pl.col("root") < config.roots.probe_roots
+        probe = ProbeSet(*(frame.filter(rows) for frame in (screened, positions, verdicts)))
+        figures |= compare_probe(probe_of_version(home, previous_version)[1], probe).figures()
     return {name: round(value, 6) for name, value in figures.items()}
 
 
@@ -106,7 +102,7 @@ def round_manifest(this: Round, recipe: Recipe, tables: RoundTables, standing: S
         embedder=this.corpus.embedder_digest,
         policy=policy.digest,
         parent_policy=record.parent if screened else None,
-        parent_version=record.trained_on if screened else None,
+        parent_version=_trained_on(home, record, standing.previous_version) if screened else None,
         previous_version=standing.previous_version,
         relation=standing.relation,
         lag=standing.lag,
@@ -121,5 +117,18 @@ def round_manifest(this: Round, recipe: Recipe, tables: RoundTables, standing: S
         tokens=tokens,
         seeds=config.seeds,
         code_versions={step.name: step.code_version for step in recipe.steps},
-        figures=round_figures(home, tables, config, standing.previous_version, tokens["total"]),
+        figures=round_figures(home, tables, config, standing.previous_version, tokens["total"])
+        | round_costs(this, frames, tokens["total"]),
     )
+
+
+def _trained_on(home: Home, record: PolicyRecord, previous_version: str | None) -> str | None:
+    """The version a policy was trained on; where several gave the same weights, the campaign's own, so that a round's
+    version does not depend on what else the home holds.
+    """
+    at = previous_version if record.also_trained_on else None
+    while at is not None:
+        if at in (record.trained_on, *record.also_trained_on):
+            return at
+        at = load_manifest(home, at).previous_version
+    return record.trained_on

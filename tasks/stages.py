@@ -8,6 +8,7 @@ from typing import Literal
 from tasks.assembly import AssemblyInputs, assemble
 from tasks.entropy import EntropyInputs, screen_entropy
 from tasks.fillers import FillersInputs, draw_fillers
+from tasks.negative_verification import NegativeVerificationInputs, verify_negatives
 from tasks.negatives import NegativesInputs, find_negatives
 from tasks.recipe import Stage
 from tasks.retrieval import RetrievalInputs, retrieve
@@ -89,6 +90,30 @@ def _negatives(this: Round) -> None:
     )
 
 
+def _negative_verification(this: Round) -> None:
+    config = this.config.negative_verification
+    if not config.enabled:
+        return
+    this.over_shards(
+        verify_negatives,
+        config,
+        (
+            NegativeVerificationInputs(
+                negatives=negatives,
+                positions=positions,
+                roots=this.roots,
+                corpus=this.corpus.digest,
+                policy=this.policy,
+                separator=this.config.verification.separator,
+                negatives_per_positive=this.config.negatives.negatives_per_positive,
+            )
+            for negatives, positions in zip(
+                this.tables["negatives"], this.tables["positions"][: len(this.train_shards)], strict=True
+            )
+        ),
+    )
+
+
 def _fillers(this: Round) -> None:
     this.over_shards(
         draw_fillers,
@@ -122,6 +147,12 @@ ENTROPY = Stage("entropy", "positions above mean + alpha x std, with queries", _
 RETRIEVAL = Stage("retrieval", "the chunks nearest to each query", _retrieval, (retrieve,))
 VERIFICATION = Stage("verification", "keep what lowers the entropy by more than epsilon", _verification, (verify,))
 NEGATIVES = Stage("negatives", "the positives' neighbours, by a second retrieval", _negatives, (find_negatives,))
+NEGATIVE_VERIFICATION = Stage(
+    "negative-verification",
+    "leave out neighbours that help, where build.negative_verification.enabled says so",
+    _negative_verification,
+    (verify_negatives,),
+)
 FILLERS = Stage("fillers", "random chunks in place of negatives", _fillers, (draw_fillers,))
 ASSEMBLY = Stage(
     "assembly", "contexts shuffled, roots last, exactly so long", partial(_assembly, fill="negative"), (assemble,)
