@@ -29,6 +29,7 @@ from tasks.round import Round
 from tasks.round_report import report_round
 from tasks.round_tables import RoundTables, round_manifest
 from tasks.screeners import check_screener, standing_of
+from tasks.supply import check_supply
 
 
 class BuildInputs(BaseModel):
@@ -64,6 +65,8 @@ def build_round(home_path: str, inputs: BuildInputs, config: BuildConfig) -> str
         folder = policy_folder(home, screener)
         check_screener(home, screener, inputs.policy)
         check_policy(folder, corpus, config, screens=recipe.screener != "none")
+        if recipe.screener != "none":
+            check_supply(home, corpus, config)
         this = Round(
             home=home,
             number=inputs.round,

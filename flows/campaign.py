@@ -11,9 +11,11 @@ from typing import Any
 from prefect import flow
 
 from flows.build import BuildInputs, build_round
+from flows.checks import check_start
 from flows.console import RoundRow, WorkedExample
 from flows.evaluate import evaluate_policy
 from flows.ingest import ingest
+from flows.measure import measure_round
 from flows.outcome import round_rows, worked_example
 from flows.presets import Preset
 from flows.train import train_round
@@ -53,12 +55,14 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
     """
     home = Home.open(Path(home_path))
     name = preset.campaign.name
+    check_start(home, preset)
     start_campaign(home, name, campaign_identity(preset))
     with home.lock(f"campaign-run-{name}"):
         sweep(home.folder("work"))
         corpus = ingest(home_path, preset.corpus, preset.index)
         recipe = recipe_named(preset.build.recipe)
         policies, version = [take_base(home, preset.policy)], None
+        versions: list[str] = []
         for number in range(1, preset.build.rounds + 1):
             policy = policies[-1]
             inputs = BuildInputs(
@@ -83,7 +87,11 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
                 if following is None:
                     return CampaignResult.of(home, name, corpus, waiting_for=version)
             after = evaluate_policy(home_path, following, corpus, preset.evaluation, label=f"{label} after training")
+            policies.append(following)
+            versions.append(version)
             figures = training_figures(trained, before, after)
+            if preset.measures.any:
+                figures |= measure_round(home_path, preset, versions, policies, label)
             record_round(
                 home,
                 name,
@@ -95,14 +103,15 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
                     figures=figures,
                 ),
             )
-            policies.append(following)
     release()
     return CampaignResult.of(home, name, corpus)
 
 
 def campaign_identity(preset: Preset) -> dict[str, Any]:
-    """What may not change while a campaign goes on: everything but descriptions and the address of the index."""
-    return preset.model_dump(mode="json", exclude={"description", "index"})
+    """What may not change while a campaign goes on: everything but what changes no sample and no policy."""
+    whole = dict.fromkeys(("description", "index", "plan", "measures"), True)
+    left_out: dict[str, bool | dict[str, bool]] = {**whole, "policy": {"shape": True}}
+    return preset.model_dump(mode="json", exclude=left_out)
 
 
 def training_figures(trained: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

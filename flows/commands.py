@@ -35,10 +35,6 @@ def register(app: typer.Typer) -> None:
         return
     for command in (run, ingest, pretrain, build, train, evaluate, audit, status, doctor):
         app.command()(command)
-    config = typer.Typer(no_args_is_help=True, help="Look at presets and what every option means.")
-    config.command("show")(config_show)
-    config.command("list")(config_list)
-    app.add_typer(config, name="config")
 
 
 def run(
@@ -46,13 +42,29 @@ def run(
     preset: PresetName = QUICKSTART,
     changes: Changes = None,
     name: CampaignName = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check what can be checked without weights and print what it will take.")
+    ] = False,
+    peak_tflops: Annotated[
+        float | None, typer.Option(help="Of the plan: FLOPs of one GPU, 10^12 a second.  [default: the preset's]")
+    ] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Of the plan: share of the peak that is reached.  [default: the preset's]")
+    ] = None,
 ) -> None:
     """Run a whole campaign: ingest, then round after round build, train and evaluate.
 
     What is finished is not done again: after a stop the same command carries on.
     """
     session: Session = context.obj
-    chosen = _preset(session, preset, changes, name)
+    planned = {"peak_tflops": peak_tflops, "utilisation": utilisation}
+    given = [f"plan.{key}={value}" for key, value in planned.items() if value is not None]
+    chosen = chosen_preset(session, preset, [*(changes or []), *given], name)
+    if dry_run:
+        from flows.plan import show_plan
+
+        show_plan(results(), session.home, chosen)
+        return
     with session.running() as home:
         from flows.campaign import campaign
 
@@ -171,9 +183,9 @@ def build(
     """
     session: Session = context.obj
     given = [*([f"build.recipe={recipe}"] if recipe else []), *([f"build.tokens={tokens}"] if tokens else [])]
-    chosen = _preset(session, preset, [*(changes or []), *given], name)
+    chosen = chosen_preset(session, preset, [*(changes or []), *given], name)
     if recipe and not name:
-        chosen = _preset(session, preset, [*(changes or []), *given], f"{chosen.campaign.name}-{recipe}")
+        chosen = chosen_preset(session, preset, [*(changes or []), *given], f"{chosen.campaign.name}-{recipe}")
     with session.running() as home:
         from flows.build import build_round
         from flows.rounds import round_inputs
@@ -194,10 +206,10 @@ def train(
 ) -> None:
     """Train a policy on the dataset version that was built for it; prints the next policy's digest."""
     session: Session = context.obj
-    chosen = _preset(session, preset, changes, None)
+    chosen = chosen_preset(session, preset, changes, None)
     with session.running() as home:
-        from flows.train import train_round
         from flows.rounds import policy_to_train
+        from flows.train import train_round
         from storage.versions import resolve_version
 
         full = resolve_version(home, version)
@@ -220,7 +232,7 @@ def evaluate(
 ) -> None:
     """Measure how much a longer context helps a policy on held-out text, in nats per token."""
     session: Session = context.obj
-    chosen = _preset(session, preset, changes, None)
+    chosen = chosen_preset(session, preset, changes, None)
     with session.running() as home:
         from flows.evaluate import evaluate_policy
         from storage.policies import policy_record
@@ -271,32 +283,14 @@ def status(context: typer.Context) -> None:
 def doctor(context: typer.Context, preset: PresetName = QUICKSTART, changes: Changes = None) -> None:
     """Check this machine: versions, disk, memory, GPU, ports, hub, models; says what to do about each."""
     session: Session = context.obj
-    chosen = _preset(session, preset, changes, None)
+    chosen = chosen_preset(session, preset, changes, None)
     from flows.doctor import examine, show_checks
 
     raise typer.Exit(show_checks(results(), examine(session.home, chosen)))
 
 
-def config_show(context: typer.Context, preset: PresetName = QUICKSTART, changes: Changes = None) -> None:
-    """Print a preset in full, every option with its meaning; the output is a preset file itself."""
-    session: Session = context.obj
-    chosen = _preset(session, preset, changes, None)
-    from flows.explain import explained
-
-    results().print(explained(chosen), highlight=False, markup=False, soft_wrap=True)
-
-
-def config_list(context: typer.Context) -> None:
-    """List the presets that come with policylong."""
-    session: Session = context.obj
-    session.prepared()
-    from flows.presets import load_preset, preset_names
-
-    for name in preset_names():
-        results().print(f"{name}: {load_preset(name).description}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _preset(session: Session, preset: str, changes: list[str] | None, name: str | None) -> Preset:
+def chosen_preset(session: Session, preset: str, changes: list[str] | None, name: str | None) -> Preset:
+    """A preset with changes and, where one is given, another campaign name."""
     session.prepared()
     from flows.presets import load_preset
 

@@ -28,8 +28,15 @@ def configured(
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "as a whole"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        problem = "is not an option" if first["type"] == "extra_forbidden" else str(first["msg"])
+        problem = "is not an option" if first["type"] == "extra_forbidden" else f"{first['msg']}{_given(first)}"
         raise ConfigError(f"{where}: {key}: {problem}{more}.", hint=hint) from error
+
+
+def _given(problem: Mapping[str, Any]) -> str:
+    """The value that was refused, where it is one and the message does not say it."""
+    value = problem.get("input")
+    plain = isinstance(value, str | int | float) and problem["type"] not in ("value_error", "missing")
+    return f", not {str(value)[:60]}" if plain else ""
 
 
 def apply_change(values: dict[str, Any], change: str) -> None:

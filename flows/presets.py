@@ -18,9 +18,12 @@ from models.training import TrainingConfig
 from storage.errors import ConfigError
 from storage.vectors import IndexConfig
 from tasks.base_policy import BasePolicyConfig
-from tasks.building import BuildConfig
+from tasks.building import BuildConfig, check_budget, check_sizes
 from tasks.context_gain import ContextGainConfig
 from tasks.ingestion import IngestConfig
+from tasks.measures import MeasuresConfig
+from tasks.plan_yield import PlanConfig
+from tasks.recipes import recipe_named, resolved
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "presets"
 
@@ -55,11 +58,23 @@ class Preset(BaseModel):
     build: BuildConfig = BuildConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: ContextGainConfig = ContextGainConfig()
+    measures: MeasuresConfig = MeasuresConfig()
+    plan: PlanConfig = PlanConfig()
 
     @field_validator("corpus", mode="before")
     @classmethod
     def _a_name_is_enough(cls, corpus: Any) -> Any:
         return {"name": corpus} if isinstance(corpus, str) else corpus
+
+
+def check_settings(preset: Preset) -> None:
+    """Raises ``ConfigError`` for what can be known wrong from a preset alone: recipe, its options, sizes, budget."""
+    build, _ = resolved(preset.build)
+    if recipe_named(build.recipe).screener == "none":
+        check_budget(build)
+    else:
+        chunk = None if preset.corpus.is_ready_made else preset.corpus.chunking.max_tokens
+        check_sizes(build, chunk_tokens=chunk)
 
 
 def preset_names() -> list[str]:
@@ -76,7 +91,9 @@ def load_preset(name_or_path: str, overrides: Sequence[str] = ()) -> Preset:
         raise ConfigError(f"{path.name} is not valid YAML ({str(error).splitlines()[0]}).") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name} holds no mapping of sections.", hint="Look at: policylong config show.")
-    return configured(Preset, values, overrides, where=path.name)
+    preset = configured(Preset, values, overrides, where=path.name)
+    check_settings(preset)
+    return preset
 
 
 def _find(name_or_path: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.build import BuildInputs
 from flows.campaign import campaign_identity
+from flows.checks import check_start
 from flows.ingest import ingest
 from flows.presets import Preset
 from storage.campaigns import list_campaigns, load_campaign, start_campaign
@@ -26,6 +27,7 @@ def round_inputs(
     ``corpus`` is the name or digest of an ingested corpus to use in place of the preset's, ``screener`` a policy for a
     recipe that wants one given. Raises ``PolicyError`` when a policy is not there yet.
     """
+    check_start(home, preset, corpus, screener)
     campaign = start_campaign(home, preset.campaign.name, campaign_identity(preset))
     digest = open_corpus(home, corpus).digest if corpus else ingest(str(home.path), preset.corpus, preset.index)
     before = campaign.find(number - 1)

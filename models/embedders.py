@@ -41,18 +41,24 @@ class EmbedderConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str = Field(
-        EMBEDDED, description="embedded:all-MiniLM-L6-v2, a folder, or a hub id. Ours; paper: jina-embeddings-v3."
+        EMBEDDED,
+        description="embedded:all-MiniLM-L6-v2, a folder, or a hub id; the papers' is jina-embeddings-v3. [ours 2.4]",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "bfloat16",
-        description="Of weights and activations. bfloat16 is 1.7 times as fast on 2 cores. Ours.",
+        description="Of weights and activations. bfloat16 is 1.7 times as fast on 2 cores. [ours 2.4]",
     )
-    batch_size: int = Field(64, ge=1, description="Texts per forward pass, sorted by length. Ours, measured.")
-    threads: int = Field(2, ge=1, description="Threads of torch; can change the last bits of a vector. Ours.")
-    device: str = Field("cpu", description="cpu, cuda, cuda:1, …")
-    max_length: int | None = Field(None, ge=8, description="Word pieces read of a text; none: the model's own limit.")
-    query_prompt: str | None = Field(None, description="Put before a query; none: the model's own.")
-    passage_prompt: str | None = Field(None, description="Put before a passage; none: the model's own.")
+    batch_size: int = Field(64, ge=1, description="Texts per forward pass, sorted by length; measured. [ours 2.4]")
+    threads: int = Field(2, ge=1, description="Threads of torch; can change the last bits of a vector. [ours 2.4]")
+    device: str = Field("cpu", description="cpu, cuda, cuda:1, … [ours 2.4]")
+    max_length: int | None = Field(
+        None, ge=8, description="Word pieces read of a text; none: the model's own limit. [ours 2.4]"
+    )
+    query_prompt: str | None = Field(None, description="Put before a query; none: the model's own. [ours 2.4]")
+    passage_prompt: str | None = Field(None, description="Put before a passage; none: the model's own. [ours 2.4]")
+    remote_code: bool = Field(
+        False, description="Run code that the embedder's folder brings. Off unless you trust it. [ours 2.4]"
+    )
 
 
 class Embedder:
@@ -141,7 +147,8 @@ class Embedder:
 def load_embedder(config: EmbedderConfig) -> Embedder:
     """The embedder of a config; the last one stays loaded.
 
-    Raises ``InputError`` when it can't be found, ``IntegrityError`` when the embedded weights are not upstream's.
+    Raises ``InputError`` when it can't be found, ``IntegrityError`` when the embedded weights are not upstream's, and
+    ``ConfigError`` when it needs code of its own that it may not run.
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -149,14 +156,22 @@ def load_embedder(config: EmbedderConfig) -> Embedder:
     from models.policy import quiet_transformers
 
     folder = _folder(config.model)
-    with quiet_transformers():
-        model = SentenceTransformer(
-            str(folder),
-            device=config.device,
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"dtype": getattr(torch, config.dtype), "use_safetensors": True},
-        )
+    try:
+        with quiet_transformers():
+            model = SentenceTransformer(
+                str(folder),
+                device=config.device,
+                local_files_only=True,
+                trust_remote_code=config.remote_code,
+                model_kwargs={"dtype": getattr(torch, config.dtype), "use_safetensors": True},
+            )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ConfigError(
+            f"embedder {config.model} brings code of its own, and corpus.embedder.remote_code is false.",
+            hint="Set it to true only if you trust that code.",
+        ) from error
     model.eval()
     return Embedder(model, config, _digest(folder, config))
 
@@ -167,7 +182,8 @@ def embedder_digest(config: EmbedderConfig) -> str:
 
 
 def _digest(folder: Path, config: EmbedderConfig) -> str:
-    names = {path.relative_to(folder).as_posix() for pattern in MODEL_FILES for path in folder.rglob(pattern)}
+    patterns = (*MODEL_FILES, "*.py") if config.remote_code else MODEL_FILES
+    names = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.rglob(pattern)}
     return digest_json(
         {
             "files": digest_files(folder, names),

@@ -28,13 +28,14 @@ class ExtensionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     context: int = Field(
-        131_072, ge=2, description="Context after training, tokens; a longer native one stays. Paper: 131,072."
+        131_072, ge=2, description="Context after training, tokens; a longer native one stays. [paper 4]"
     )
     rope_theta: float | None = Field(
         None,
         gt=1,
-        description="RoPE base from now on. Paper: 2e8 for Llama-3-8B from 8K to 128K. Null: the present base, times"
-        " the extension's factor to the power d/(d-2), d = rotary dimensions of a head (the NTK-aware rule, ours).",
+        description="RoPE base from now on; the paper's scripts say 2e8 for Llama-3-8B from 8K to 128K. Null: the"
+        " present base, times the extension's factor to the power d/(d-2), d = rotary dimensions of a head (the"
+        " NTK-aware rule). [ours 4]",
     )
 
 

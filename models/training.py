@@ -52,33 +52,35 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     extension: ExtensionConfig = Field(default_factory=ExtensionConfig, description="Context and RoPE base afterwards.")
-    learning_rate: float = Field(4e-5, gt=0, description="Peak learning rate. Paper.")
+    learning_rate: float = Field(4e-5, gt=0, description="Peak learning rate. [paper 4]")
     warmup: float = Field(
-        0.2, ge=0, lt=1, description="Share of the steps with a rising rate, then cosine to 0. Paper."
+        0.2, ge=0, lt=1, description="Share of the steps with a rising rate, then cosine to 0. [paper 4]"
     )
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW. Paper.")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW. Paper.")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW; biases and norms are left out. Paper.")
-    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient. Paper.")
-    batch: int = Field(1, ge=1, description="Samples in a forward pass. Ours.")
-    accumulation: int = Field(32, ge=1, description="Forward passes a step; batch x accumulation = 32 is the paper's.")
-    epochs: float = Field(1.0, gt=0, description="Passes over the samples. Ours.")
-    max_steps: int | None = Field(None, ge=1, description="Optimizer steps, in place of epochs. Paper: 1,000.")
-    bf16: bool = Field(True, description="Autocast to bfloat16; weights and optimizer stay float32. Paper.")
-    gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass. Paper.")
-    head_block: int = Field(2048, ge=1, description="Predictions whose logits are in memory at once. Paper.")
-    seed: int = Field(0, description="Seed of dropout, where a model has any.")
-    data_seed: int = Field(0, description="Seed of the order of the samples.")
-    save_every_steps: int = Field(50, ge=1, description="Steps between two checkpoints to resume from. Ours.")
-    device: str = Field("auto", description="auto (the GPU when there is one), cpu, cuda.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: decay of the mean of gradients. [paper 4]")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW: decay of the mean of their squares. [paper 4]")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW; biases and norms are left out. [paper 4]")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient. [paper 4]")
+    batch: int = Field(1, ge=1, description="Samples in a forward pass. [ours 4]")
+    accumulation: int = Field(32, ge=1, description="Forward passes a step of batch x accumulation samples. [paper 4]")
+    epochs: float = Field(1.0, gt=0, description="Passes over the samples. [ours 4]")
+    max_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps, in place of epochs (scripts: 1,000). [ours 4]"
+    )
+    bf16: bool = Field(True, description="Autocast to bfloat16; weights and optimizer stay float32. [paper 4]")
+    gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass. [paper 4]")
+    head_block: int = Field(2048, ge=1, description="Predictions whose logits are in memory at once. [paper 4]")
+    seed: int = Field(0, description="Seed of dropout, where a model has any. [ours 4]")
+    data_seed: int = Field(0, description="Seed of the order of the samples. [ours 4]")
+    save_every_steps: int = Field(50, ge=1, description="Steps between two checkpoints to resume from. [ours 4]")
+    device: str = Field("auto", description="auto (the GPU when there is one), cpu, cuda. [ours 4]")
     threads: int | None = Field(
-        None, ge=1, description="Torch threads; part of what the last bits depend on. Null: torch's."
+        None, ge=1, description="Torch threads; part of what the last bits depend on. Null: torch's. [ours 4]"
     )
     save_dtype: Literal["parent", "float32", "bfloat16", "float16"] = Field(
-        "parent", description="Type of the saved weights; parent: that of the policy trained from. Ours."
+        "parent", description="Type of the saved weights; parent: that of the policy trained from. [ours 4]"
     )
     remote_code: bool = Field(
-        False, description="Run model code that lies in the policy's folder. Off unless you trust it."
+        False, description="Run model code that lies in the policy's folder. Off unless you trust it. [ours 4]"
     )
 
 

@@ -18,7 +18,7 @@ from storage.home import Home
 from storage.refs import Ref
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 Source = Ref | Path | bytes
 """Where a published file comes from: a table of the home, any file, or the bytes themselves (card, config)."""
 

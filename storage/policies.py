@@ -38,6 +38,14 @@ class PolicyRecord(BaseModel):
         description="Below the home (POSIX), or the absolute folder of a checkpoint that stays outside."
     )
     files: dict[str, str] = Field(description="SHA-256 of each file.")
+    also_trained_on: tuple[str, ...] = Field(
+        (), description="Further versions that gave these weights from the same parent: their samples are the same."
+    )
+
+    @property
+    def origins(self) -> tuple[tuple[str | None, str | None], ...]:
+        """(parent, version trained on), the first one registered first."""
+        return tuple((self.parent, version) for version in (self.trained_on, *self.also_trained_on))
 
 
 def add_policy(
@@ -50,12 +58,15 @@ def add_policy(
     round: int,
     files: Mapping[str, str] | None = None,
     link: bool = False,
+    trained_here: bool = False,
 ) -> PolicyRecord:
     """Registers a policy; a second time changes nothing, unless its files were damaged: then they are brought anew.
 
     ``files`` is its listing {name: sha256} (``models.policy_files.policy_listing``), whose digest must be ``digest``;
     without it every file of the folder but other formats' weights belongs to it. ``link`` allows hard links to files
-    that nothing writes to any more.
+    that nothing writes to any more. ``trained_here`` says that the caller has just trained it: recipes whose rounds are
+    the same (all that screen with the base model, in round 1) give the same weights, and the version is added to those
+    it was trained on.
 
     Raises ``PolicyError`` when it is registered with another parent or version, ``IntegrityError`` when the listing has
     another digest or a file changed while it was copied, ``ResourceError`` on a full disk.
@@ -65,7 +76,11 @@ def add_policy(
     listing = dict(files) if files is not None else digest_files(folder, _names(folder))
     with home.lock(f"policy-{digest[:16]}", wait_seconds=600):
         known = _record_at(home, digest)
-        same = known is not None and (parent, trained_on) in ((None, None), (known.parent, known.trained_on))
+        same = known is not None and (parent, trained_on) in ((None, None), *known.origins)
+        if known is not None and not same and trained_here and trained_on and known.parent == parent:
+            known = known.model_copy(update={"also_trained_on": (*known.also_trained_on, trained_on)})
+            write_json(home / _uri(digest) / RECORD, known.model_dump(mode="json"))
+            same = True
         if known is not None and same and not damaged_policy_files(home, known):
             return known
         if known is not None and not same and (known.parent, known.trained_on) != (None, None):

@@ -38,7 +38,8 @@ class AssemblyConfig(BaseModel):
     target_tokens: int = Field(131072, ge=128, description="Tokens of every sample. [paper 4]")
     layout: Literal["global", "grouped"] = Field(
         "global",
-        description="global: all contexts shuffled, then the roots; grouped: each root behind its own contexts. [ours 2.7]",
+        description="global: all contexts shuffled, then the roots; grouped: each root behind its own contexts."
+        " [ours 2.7]",
     )
     reuse_cap: int = Field(16, ge=1, description="Most samples of a round in which one chunk may stand. [ours 2.7]")
     seed: int = Field(0, description="Seed of the shuffles. [ours 2.7]")
@@ -203,7 +204,7 @@ def _order(draft: Draft, shuffle: random.Random, layout: str, fill: str) -> list
 
 
 def _cuts(draft: Draft, order: Sequence[tuple[str, int]], passages: Passages) -> dict[int, int]:
-    """Tokens cut from the front of the first segments without a dependency in the sample's order, until the target is met."""
+    """Tokens cut from the front of the first segments that carry no dependency, until the target is met."""
     surplus, cuts = -draft.room, {}
     for kind, row in order:
         if row in draft.negatives and kind != "root" and surplus > 0:

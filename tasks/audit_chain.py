@@ -141,7 +141,8 @@ def audit_policies(home: Home, version: str, manifest: Manifest) -> Iterator[Fin
     roles = [("screening policy", manifest.policy)]
     if manifest.parent_policy:
         roles.append(("parent policy", manifest.parent_policy))
-    roles += [("policy trained on this version", r.digest) for r in records.values() if r.trained_on == version]
+    trained = [r.digest for r in records.values() if version in (r.trained_on, *r.also_trained_on)]
+    roles += [("policy trained on this version", digest) for digest in trained]
     for role, digest in roles:
         if digest in records:
             yield _weights(home, role, records[digest])
@@ -151,7 +152,7 @@ def audit_policies(home: Home, version: str, manifest: Manifest) -> Iterator[Fin
         record = records[manifest.policy]
         known = (record.parent, record.trained_on)
         check = "screening policy was trained from the parent on the parent version"
-        if known == (manifest.parent_policy, manifest.parent_version):
+        if (manifest.parent_policy, manifest.parent_version) in record.origins:
             yield passed(check)
         else:
             parts = " on ".join(short(part) if part else "nothing" for part in known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +27,11 @@ class BasePolicyConfig(BaseModel):
     remote_code: bool = Field(
         False, description="Run code that the checkpoint's folder brings. Off unless you trust it."
     )
+    shape: dict[str, Any] | None = Field(
+        None,
+        description="Its sizes under the names of config.json (hidden_size, num_hidden_layers, …), for a plan"
+        " (policylong run --dry-run) where the checkpoint is not at hand. Nothing else reads it.",
+    )
 
 
 def base_folder(config: BasePolicyConfig) -> Path:
@@ -33,6 +39,33 @@ def base_folder(config: BasePolicyConfig) -> Path:
 
     Raises ``PolicyError`` when there is no such folder and the hub does not have it or does not answer.
     """
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return _folder_here(config) or _snapshot(config, local=False)
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise PolicyError(
+            f"the base model {config.base!r} is neither a folder here nor to be had from the hub"
+            f" ({type(error).__name__}).",
+            hint="Check policy.base and the network, or give the folder of a downloaded checkpoint.",
+        ) from error
+
+
+def folder_at_hand(config: BasePolicyConfig) -> Path | None:
+    """The folder of the base model, or what the hub's cache has of it; None when a hub id was never fetched.
+
+    Asks nobody. Raises ``PolicyError`` when there is no such folder.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return _folder_here(config) or _snapshot(config, local=True)
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _folder_here(config: BasePolicyConfig) -> Path | None:
+    """The folder that is meant; None for a hub id."""
     if config.base.startswith(EMBEDDED):
         folder = _MODELS / config.base.removeprefix(EMBEDDED)
         if not folder.is_dir():
@@ -47,18 +80,16 @@ def base_folder(config: BasePolicyConfig) -> Path:
         raise PolicyError(
             f"the policy folder {config.base} does not exist.", hint="Set policy.base to a folder or a hub id."
         )
+    return None
+
+
+def _snapshot(config: BasePolicyConfig, *, local: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"] + (["*.py"] if config.remote_code else [])
-    try:
-        return Path(snapshot_download(config.base, revision=config.revision, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise PolicyError(
-            f"the base model {config.base!r} is neither a folder here nor to be had from the hub"
-            f" ({type(error).__name__}).",
-            hint="Check policy.base and the network, or give the folder of a downloaded checkpoint.",
-        ) from error
+    return Path(
+        snapshot_download(config.base, revision=config.revision, allow_patterns=patterns, local_files_only=local)
+    )
 
 
 def take_base(home: Home, config: BasePolicyConfig) -> str:

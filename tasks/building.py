@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from models.policy import load_config, load_tokenizer, native_context, pick_device
 from storage.corpora import Corpus
-from storage.errors import ConfigError
+from storage.errors import ConfigError, PolicyError
 from tasks.assembly import AssemblyConfig
 from tasks.entropy import EntropyConfig
 from tasks.fillers import FillersConfig
+from tasks.negative_verification import NegativeVerificationConfig
 from tasks.negatives import NegativesConfig
 from tasks.resources import PolicyInputs, bos_ids
 from tasks.retrieval import RetrievalConfig
@@ -27,10 +29,14 @@ class NumericConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type the policy screens in. Ours.")
-    device: str = Field("auto", description="cpu, cuda, or auto: the first GPU where there is one.")
-    threads: int = Field(2, ge=1, description="torch threads of a task (more than one changes the last bits of a sum).")
-    tokens_per_batch: int = Field(8192, ge=1, description="Tokens of a batch of contexts, padding included. Ours.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Type the policy screens in. [ours 2.1]"
+    )
+    device: str = Field("auto", description="cpu, cuda, or auto: the first GPU where there is one. [ours 2.1]")
+    threads: int = Field(
+        2, ge=1, description="torch threads of a task; their number can change the last bits of a sum. [ours 2.1]"
+    )
+    tokens_per_batch: int = Field(8192, ge=1, description="Tokens of a batch of contexts, padding included. [ours 2.5]")
 
 
 class BuildConfig(BaseModel):
@@ -38,34 +44,35 @@ class BuildConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str = Field("policylong", description="Which method (policylong recipes lists them).")
+    recipe: str = Field("policylong", description="Which method (policylong recipes lists them). [paper 2]")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="Options that only this recipe has (policylong recipes NAME)."
+        default_factory=dict, description="Options that only this recipe has (policylong recipes NAME). [ours 3]"
     )
-    rounds: int = Field(4, ge=1, description="Rounds that share the roots. Paper: 4.")
+    rounds: int = Field(4, ge=1, description="Rounds that share the roots. [paper 2.9]")
     tokens: int | None = Field(
         None,
         ge=1,
-        description="Budget of a round, tokens: as many whole samples as it holds; null: as many as the roots give."
-        " Paper: 1B.",
+        description="Budget of a round, tokens: as many whole samples as it holds; null: as many as the roots give. The"
+        " paper's is 1B. [ours 2.9]",
     )
     lag: int = Field(
         0,
         ge=0,
         description="Rounds between the policy that screens and the one that is trained: 1 builds the next round while"
-        " this one trains. Ours (docs/method.md 6).",
+        " this one trains. [paper 2.9]",
     )
     roots_per_shard: int = Field(
-        8, ge=1, description="Roots of one checkpointed task: at most some ten minutes of work. Ours."
+        8, ge=1, description="Roots of one checkpointed task: at most some ten minutes of work. [ours 2.0]"
     )
     screening_tokens: int = Field(
-        2048, ge=32, description="Context of chunk and root, the same in all rounds. Paper: about 2K."
+        2048, ge=32, description="Context of chunk and root, tokens, the same in all rounds. [paper 2.5]"
     )
     roots: RootsConfig = RootsConfig()
     entropy: EntropyConfig = EntropyConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     verification: VerificationConfig = VerificationConfig()
     negatives: NegativesConfig = NegativesConfig()
+    negative_verification: NegativeVerificationConfig = NegativeVerificationConfig()
     fillers: FillersConfig = FillersConfig()
     assembly: AssemblyConfig = AssemblyConfig()
     numeric: NumericConfig = NumericConfig()
@@ -90,53 +97,98 @@ def check_budget(config: BuildConfig) -> None:
     """Raises ``ConfigError`` for a budget that does not hold one sample."""
     if config.samples == 0:
         raise ConfigError(
-            f"a budget of {config.tokens} tokens does not hold one sample of {config.assembly.target_tokens}.",
+            f"a budget of {config.tokens} tokens (build.tokens) does not hold one sample of"
+            f" {config.assembly.target_tokens} (build.assembly.target_tokens).",
             hint="Raise build.tokens, or lower build.assembly.target_tokens.",
         )
 
 
 def check_sizes(
-    config: BuildConfig, *, chunk_tokens: int, separator_tokens: int, bos_tokens: int, policy_context: int
+    config: BuildConfig,
+    *,
+    chunk_tokens: int | None,
+    separator_tokens: int = 0,
+    bos_tokens: int = 0,
+    policy_context: int | None = None,
 ) -> None:
-    """Checks that everything fits before any work is done; raises ``ConfigError`` naming value, limit and option."""
-    together = bos_tokens + config.roots.root_tokens + separator_tokens + chunk_tokens
-    if together > config.screening_tokens:
-        raise ConfigError(
-            f"a root of {config.roots.root_tokens} tokens, a chunk of {chunk_tokens} and"
-            f" {separator_tokens + bos_tokens} more make {together}, the screening context is"
-            f" {config.screening_tokens}.",
-            hint="Lower build.roots.root_tokens or corpus.chunking.max_tokens, or raise build.screening_tokens.",
-        )
+    """Checks that everything fits before any work is done; raises ``ConfigError`` naming value, limit and option.
+
+    What is not known yet (None: no corpus, no policy) is left out, and checked when it is.
+    """
     check_budget(config)
-    if config.screening_tokens > policy_context:
+    root, more, screening = config.roots.root_tokens, separator_tokens + bos_tokens, config.screening_tokens
+    if root + more >= screening:
         raise ConfigError(
-            f"the screening context is {config.screening_tokens} tokens, the policy's own context is {policy_context}.",
+            f"a root of {root} tokens (build.roots.root_tokens) leaves no room for a chunk: the screening context is"
+            f" {screening} (build.screening_tokens).",
+            hint="Lower build.roots.root_tokens, or raise build.screening_tokens.",
+        )
+    share = screening - root - more
+    if chunk_tokens is not None and chunk_tokens > share:
+        raise ConfigError(
+            f"a chunk of {chunk_tokens} tokens (corpus.chunking.max_tokens) is larger than its share, {share}: the"
+            f" screening context is {screening} (build.screening_tokens), a root takes {root}"
+            f" (build.roots.root_tokens), separator and BOS {more}.",
+            hint="Ingest with smaller chunks, lower build.roots.root_tokens, or raise build.screening_tokens.",
+        )
+    if policy_context is not None and screening > policy_context:
+        raise ConfigError(
+            f"the screening context of {screening} tokens (build.screening_tokens) is longer than the policy's own,"
+            f" {policy_context}.",
             hint="Lower build.screening_tokens.",
         )
-    smallest = bos_tokens + config.roots.root_tokens + separator_tokens + chunk_tokens
+    smallest = bos_tokens + root + separator_tokens + (chunk_tokens or 1)
     if config.assembly.target_tokens < smallest:
         raise ConfigError(
-            f"a sample of {config.assembly.target_tokens} tokens does not hold one root and one chunk ({smallest}).",
+            f"a sample of {config.assembly.target_tokens} tokens (build.assembly.target_tokens) does not hold one root"
+            f" and one chunk ({smallest}).",
             hint="Raise build.assembly.target_tokens.",
+        )
+    if config.samples is not None and config.samples > config.roots.roots_per_round:
+        raise ConfigError(
+            f"a budget of {config.tokens} tokens (build.tokens) is {config.samples} samples, and a round has"
+            f" {config.roots.roots_per_round} roots (build.roots.roots_per_round): every sample needs one.",
+            hint="Raise build.roots.roots_per_round, or lower build.tokens.",
         )
 
 
 def check_policy(folder: Path, corpus: Corpus, config: BuildConfig, *, screens: bool = True) -> None:
-    """``check_sizes`` for a policy's folder and a corpus, without loading weights.
+    """``check_base`` for a policy's folder and a corpus."""
+    check_base(folder, config, chunk_tokens=int(corpus.manifest["chunking"]["max_tokens"]), screens=screens)
 
-    A recipe that screens nothing (``screens`` false) has no screening context to fit.
+
+def check_base(
+    folder: Path, config: BuildConfig, *, chunk_tokens: int | None, screens: bool = True, remote_code: bool = False
+) -> None:
+    """``check_sizes`` for a policy's folder, its separator and its vocabulary, without loading weights.
+
+    A recipe that screens nothing (``screens`` false) has no screening context to fit. Raises ``PolicyError`` for a
+    vocabulary that is smaller than the tokenizer's.
     """
+    tokenizer, model = load_tokenizer(folder, remote_code=remote_code), load_config(folder, remote_code=remote_code)
+    _check_vocabulary(folder, tokenizer, model)
+    separator = separator_ids(tokenizer, config.verification.separator)
     if not screens:
         check_budget(config)
         return
-    tokenizer = load_tokenizer(folder)
     check_sizes(
         config,
-        chunk_tokens=int(corpus.manifest["chunking"]["max_tokens"]),
-        separator_tokens=len(separator_ids(tokenizer, config.verification.separator)),
+        chunk_tokens=chunk_tokens,
+        separator_tokens=len(separator),
         bos_tokens=len(bos_ids(tokenizer)),
-        policy_context=native_context(load_config(folder)),
+        policy_context=native_context(model),
     )
+
+
+def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedConfig) -> None:
+    rows = getattr(model.get_text_config(), "vocab_size", None)
+    needed = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if isinstance(rows, int) and rows < needed:
+        raise PolicyError(
+            f"the tokenizer in {folder} (policy.base) has ids up to {needed - 1}, the model's vocabulary ends at"
+            f" {rows - 1} (vocab_size in config.json).",
+            hint="Use the tokenizer that the model was trained with.",
+        )
 
 
 def policy_inputs(digest: str, folder: Path, numeric: NumericConfig, *, remote_code: bool = False) -> PolicyInputs:

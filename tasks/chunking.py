@@ -38,14 +38,16 @@ class ChunkingConfig(BaseModel):
     max_tokens: int | None = Field(
         None,
         ge=8,
-        description="Largest chunk, tokens of the policy; null: a quarter of the policy's own context, at most 512."
-        " Ours: chunk <= 512 of a 2K screening context (docs/method.md 2.5).",
+        description="Largest chunk, tokens of the policy; null: a quarter of the policy's own context, at most 512,"
+        " the share of a screening context of 2K. [ours 2.5]",
     )
-    min_tokens: int = Field(16, ge=1, description="A smaller piece is left out and counted. Tokens. Ours.")
-    min_fill: float = Field(0.5, ge=0, le=1, description="A border is good enough when this share is filled. Ours.")
+    min_tokens: int = Field(16, ge=1, description="A smaller piece is left out and counted. Tokens. [ours 2.4]")
+    min_fill: float = Field(
+        0.5, ge=0, le=1, description="A border is good enough when this share is filled. [ours 2.4]"
+    )
     tokenizer: str = Field(
         "embedded:quickstart",
-        description="The policy whose tokens are counted: embedded:quickstart, a folder, or a hub id.",
+        description="The policy whose tokens are counted: embedded:quickstart, a folder, or a hub id. [ours 2.7]",
     )
 
     @model_validator(mode="after")

@@ -45,17 +45,17 @@ class ContextGainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    long: int = Field(2048, ge=2, description="Tokens of a window: the long context, targets included. Ours.")
-    short: int = Field(256, ge=1, description="Tokens before the first target in the short context. Ours.")
-    targets: int = Field(64, ge=1, description="Tokens at a window's end whose loss is compared. Ours.")
-    windows: int = Field(48, ge=1, description="Windows, spread over the held-out groups by hash. Ours.")
-    seed: int = Field(0, description="Salt of the hash that chooses groups and places.")
-    dtype: DTypeName = Field("float32", description="Type the policy computes in.")
-    device: str = Field("auto", description="auto (the GPU when there is one), cpu, cuda.")
-    threads: int | None = Field(None, ge=1, description="Torch threads; null: torch's choice.")
-    tokens_per_batch: int = Field(8192, ge=1, description="Tokens of a forward pass. Ours.")
+    long: int = Field(2048, ge=2, description="Tokens of a window: the long context, targets included. [ours 5]")
+    short: int = Field(256, ge=1, description="Tokens before the first target in the short context. [ours 5]")
+    targets: int = Field(64, ge=1, description="Tokens at a window's end whose loss is compared. [ours 5]")
+    windows: int = Field(48, ge=1, description="Windows, spread over the held-out groups by hash. [ours 5]")
+    seed: int = Field(0, description="Salt of the hash that chooses groups and places. [ours 5]")
+    dtype: DTypeName = Field("float32", description="Type the policy computes in. [ours 5]")
+    device: str = Field("auto", description="auto (the GPU when there is one), cpu, cuda. [ours 5]")
+    threads: int | None = Field(None, ge=1, description="Torch threads; null: torch's choice. [ours 5]")
+    tokens_per_batch: int = Field(8192, ge=1, description="Tokens of a forward pass. [ours 5]")
     remote_code: bool = Field(
-        False, description="Run model code that lies in the policy's folder. Off unless you trust it."
+        False, description="Run model code that lies in the policy's folder. Off unless you trust it. [ours 5]"
     )
 
     @model_validator(mode="after")

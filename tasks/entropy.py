@@ -26,11 +26,13 @@ class EntropyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    alpha: float = Field(2.0, ge=0, le=10, description="tau = mean + alpha * std. Paper (EntropyLong).")
-    min_context: int = Field(
-        16, ge=0, description="Positions before this one are skipped; 0 is the literal rule. Ours."
+    alpha: float = Field(
+        2.0, ge=0, le=10, description="A position counts above tau = mean + alpha * std of its root. [paper 2.2]"
     )
-    query_radius: int = Field(16, ge=0, description="Tokens on each side of the position in the query. Paper: 16.")
+    min_context: int = Field(
+        16, ge=0, description="Positions before this one are skipped; 0 is the literal rule. [ours 2.2]"
+    )
+    query_radius: int = Field(16, ge=0, description="Tokens on each side of the position in the query. [paper 2.3]")
 
 
 @dataclass(frozen=True, slots=True)

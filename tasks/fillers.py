@@ -29,11 +29,11 @@ class FillersConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    depth: int = Field(16, ge=1, description="Random chunks drawn per positive. Ours.")
+    depth: int = Field(16, ge=1, description="Random chunks drawn per positive. [ours 6]")
     copy_characters: int = Field(
-        64, ge=8, description="A chunk that shares a run of so many characters with the root is left out. Ours."
+        64, ge=8, description="A chunk that shares a run of so many characters with the root is left out. [ours 2.4]"
     )
-    seed: int = Field(0, description="Salt of the draw.")
+    seed: int = Field(0, description="Salt of the draw. [ours 6]")
 
 
 class FillersInputs(BaseModel):

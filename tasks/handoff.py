@@ -73,10 +73,18 @@ def _check_relation(home: Home, version: str, manifest: Manifest, record: Policy
             )
         return
     distance = trainings_between(home, manifest.policy, record.digest)
-    if distance == manifest.lag:
+    # Several policies may be as many trainings later (other seeds, other recipes); the campaign's own came last.
+    elsewhere = bool(manifest.lag) and manifest.previous_version not in (
+        None,
+        record.trained_on,
+        *record.also_trained_on,
+    )
+    if distance == manifest.lag and not elsewhere:
         return
     if manifest.lag:
         found = "is no descendant of it" if distance is None else f"is {distance} trainings behind it"
+        if distance == manifest.lag:
+            found += f", but not trained on {short(manifest.previous_version or '')}, the round before"
         raise PolicyError(
             f"dataset version {short(version)} (round {manifest.round}) was screened by {short(manifest.policy)} for a"
             f" policy {manifest.lag} trainings later; {short(record.digest)} {found}.",
@@ -168,7 +176,7 @@ def policy_trained_on(home: Home, version: str, parent: str) -> str | None:
 
     Raises ``PolicyError`` when several were brought in.
     """
-    found = [r.digest for r in list_policies(home) if (r.trained_on, r.parent) == (version, parent)]
+    found = [r.digest for r in list_policies(home) if (parent, version) in r.origins]
     if len(found) > 1:
         raise PolicyError(
             f"{len(found)} policies were trained on version {short(version)}: {', '.join(map(short, found))}.",

@@ -30,14 +30,18 @@ class NegativesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    negatives_per_positive: int = Field(1, ge=0, description="Not stated in the paper. Ours.")
+    negatives_per_positive: int = Field(
+        1, ge=0, description="Hard negatives that each positive brings along. [ours 2.6]"
+    )
     depth: int = Field(
-        16, ge=1, description="Neighbours looked at per positive; those beyond negatives_per_positive are spares. Ours."
+        16,
+        ge=1,
+        description="Neighbours looked at per positive; those beyond negatives_per_positive are spares. [ours 2.6]",
     )
     copy_characters: int = Field(
-        64, ge=8, description="A shared run of so many characters makes a near-duplicate. Ours."
+        64, ge=8, description="A shared run of so many characters makes a near-duplicate. [ours 2.6]"
     )
-    copy_cosine: float = Field(0.97, gt=0, le=1, description="A cosine above this makes a near-duplicate. Ours.")
+    copy_cosine: float = Field(0.97, gt=0, le=1, description="A cosine above this makes a near-duplicate. [ours 2.6]")
 
 
 class NegativesInputs(BaseModel):

@@ -28,19 +28,18 @@ class RetrievalConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    top_k: int = Field(32, ge=1, description="Candidates verified per position. Paper (EntropyLong): 32.")
+    top_k: int = Field(32, ge=1, description="Candidates verified per position. [paper 2.4]")
     overfetch: float = Field(
         2.0,
         ge=1,
         description="Nearest chunks looked at per position, as a multiple of top_k: an excluded one makes room for"
-        " the next. 1 takes"
-        " the top_k nearest and loses the excluded ones. Ours.",
+        " the next. 1 takes the top_k nearest and loses the excluded ones. [ours 2.4]",
     )
     copy_characters: int = Field(
         64,
         ge=8,
         description="A chunk that shares a run of so many characters with the root is a copy (white space folded)."
-        " Ours.",
+        " [ours 2.4]",
     )
 
 

@@ -36,13 +36,13 @@ class RootsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root_tokens: int = Field(
-        1536, ge=16, description="Longest root, tokens. Ours (docs/method.md 2.5: screening in about 2K)."
+        1536, ge=16, description="Longest root, tokens: what a chunk leaves of a context of about 2K. [ours 2.5]"
     )
-    min_tokens: int = Field(64, ge=2, description="Shorter windows are left out, tokens. Ours.")
-    windows_per_document: int = Field(8, ge=1, description="Most windows of one document. Ours.")
-    roots_per_round: int = Field(48, ge=1, description="Roots a round screens. Ours.")
-    probe_roots: int = Field(12, ge=0, description="Roots screened in every round and never trained on. Ours.")
-    seed: int = Field(0, description="Salt of the hashes that choose and order.")
+    min_tokens: int = Field(64, ge=2, description="Shorter windows are left out, tokens. [ours 2.0]")
+    windows_per_document: int = Field(8, ge=1, description="Most windows of one document. [ours 2.0]")
+    roots_per_round: int = Field(48, ge=1, description="Roots a round screens. [ours 2.0]")
+    probe_roots: int = Field(12, ge=0, description="Roots screened in every round and never trained on. [ours 2.0]")
+    seed: int = Field(0, description="Salt of the hashes that choose and order. [ours 2.0]")
 
     @model_validator(mode="after")
     def _limits_fit(self) -> RootsConfig:
@@ -81,13 +81,18 @@ def cut_roots(home: Home, inputs: RootsInputs, config: RootsConfig) -> dict[str,
         if len(found) < wanted:
             raise InputError(
                 f"the corpus yields {len(found)} {role} roots of {config.min_tokens} to {config.root_tokens} tokens,"
-                f" {wanted} are needed.",
-                hint="Ingest more documents, or lower roots.roots_per_round, roots.probe_roots or campaign.rounds,"
-                " or raise roots.windows_per_document.",
+                f" {wanted} are needed ({_needed(role)}).",
+                hint="Ingest more documents, lower build.roots.roots_per_round, build.roots.probe_roots or"
+                " build.rounds, or raise build.roots.windows_per_document.",
             )
         rows.extend(found)
     key = cut_roots.key(inputs, config)
     return {"roots": write_table(home.path, work_uri(key, "roots"), ROOTS, rows)}
+
+
+def _needed(role: Role) -> str:
+    """Which options ask for the roots of a role."""
+    return "build.roots.probe_roots" if role == "probe" else "build.rounds x build.roots.roots_per_round"
 
 
 def _roots_of_part(

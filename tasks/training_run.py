@@ -99,6 +99,7 @@ def run_training(home: Home, hand: HandOff, config: TrainingConfig) -> TrainingR
             round=hand.manifest.round,
             files=trained.files,
             link=True,
+            trained_here=True,
         )
         result = _result(hand, trained)
         write_json(

@@ -41,16 +41,20 @@ class VerificationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epsilon: float = Field(0.4, ge=0, lt=1, description="A candidate is kept when its gain is larger. Paper: 0.4.")
-    separator: str = Field(SEPARATOR, description="Between contexts and root. Inferred from a sister repository.")
+    epsilon: float = Field(0.4, ge=0, lt=1, description="A candidate is kept when its gain is larger. [paper 2.5]")
+    separator: str = Field(
+        SEPARATOR, description="Stands between contexts and root, here and in the samples. [inferred 2.7]"
+    )
     placebo_fraction: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="Share of roots at which a random chunk of the same length is scored as well. Ours.",
+        description="Share of roots at which a random chunk of the same length is scored as well. [ours 2.5]",
     )
-    copy_characters: int = Field(64, ge=8, description="Exclusion rule for the placebo chunks; as in retrieval. Ours.")
-    seed: int = Field(0, description="Salt of the placebo's choice.")
+    copy_characters: int = Field(
+        64, ge=8, description="Exclusion rule for the placebo chunks; as in retrieval. [ours 2.5]"
+    )
+    seed: int = Field(0, description="Salt of the placebo's choice. [ours 2.5]")
 
 
 class VerificationInputs(BaseModel):
@@ -141,7 +145,9 @@ def separator_ids(tokenizer: Any, separator: str) -> tuple[int, ...]:
     ids = tokenizer(separator, add_special_tokens=False)["input_ids"]
     if separator and tokenizer.decode(ids) != separator:
         raise ConfigError(
-            f"the policy's tokenizer can't encode the separator {separator!r}.", hint="Set verification.separator."
+            f"the policy's tokenizer can't encode the separator {separator!r} (build.verification.separator): it gives"
+            f" back {tokenizer.decode(ids)!r}.",
+            hint="Set build.verification.separator to a text that its tokens can say.",
         )
     return tuple(ids)
 

@@ -13,7 +13,7 @@ import pytest
 import typer.main
 from packaging.requirements import Requirement
 
-from flows import commands, policy_commands
+from flows import commands, diff_command, policy_commands, recipe_commands, trace_commands
 from flows.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +52,9 @@ def resolves(line: str) -> bool:
     """Whether the words of a command line name a command and options that exist."""
     commands.register(app)
     policy_commands.register(app)
+    recipe_commands.register(app)
+    trace_commands.register(app)
+    diff_command.register(app)
     command: Any = typer.main.get_command(app)
     options = {name for parameter in command.params for name in parameter.opts}
     for word in shlex.split(line)[1:]:

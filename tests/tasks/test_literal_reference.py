@@ -1,17 +1,12 @@
-"""A whole round against the literal, slow algorithm: one full forward pass per position and candidate, softmax in
-float64, cosine by hand, and every rule of the method written out once more in the plainest way.
-"""
+"""A whole round of a small world against the literal, slow method (tests/literal_method.py)."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.embedders import EmbedderConfig
 from storage.home import Home
@@ -27,46 +22,26 @@ from tasks.retrieval import RetrievalInputs, retrieve
 from tasks.roots import RootsInputs, cut_roots
 from tasks.tokenizing import tokenizer_digest
 from tasks.verification import VerificationInputs, verify
+from tests import literal_method
+from tests.literal_method import Chunk, LiteralPolicy, Root
 from tests.world import World, embed, make_world
 
 TOLERANCE = 1e-4
 
 
-class Literal:
-    """The method, word for word."""
+def chunks_of(world: World) -> list[Chunk]:
+    return [Chunk(row["doc"], row["text"]) for row in world.chunks]
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.model: Any = AutoModelForCausalLM.from_pretrained(world.folder).eval()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(world.folder)
 
-    @torch.no_grad()
-    def prediction(self, ids: list[int], t: int) -> tuple[float, float]:
-        """Entropy and nll of the prediction of ids[t], from the logits at t - 1."""
-        p = torch.softmax(self.model(torch.tensor([ids])).logits[0, t - 1].double(), -1).tolist()
-        return -sum(x * math.log(x) for x in p if x > 0), -math.log(p[ids[t]])
+def root_of(world: World, row: dict[str, Any]) -> Root:
+    text = world.documents[row["doc"]]["text"][row["char_start"] : row["char_end"]]
+    return Root(row["doc"], text, tuple(row["input_ids"]))
 
-    def chunk(self, row: int) -> list[int]:
-        return list(self.tokenizer(self.world.chunks[row]["text"], add_special_tokens=False)["input_ids"])
 
-    def copies(self, a: str, b: str, length: int) -> bool:
-        a, b = " ".join(a.split()), " ".join(b.split())
-        return any(a[i : i + length] in b for i in range(len(a) - length + 1))
-
-    def excluded(self, root: dict[str, Any], chunk: int) -> str | None:
-        row = self.world.chunks[chunk]
-        if row["doc"] == root["doc"]:
-            return "root-document"
-        text = self.world.documents[root["doc"]]["text"][root["char_start"] : root["char_end"]]
-        return "copy" if self.copies(row["text"], text, self.world.config.retrieval.copy_characters) else None
-
-    def neighbours(self, vector: Any) -> list[tuple[int, float]]:
-        """(chunk, cosine) of every chunk, nearest first."""
-        found = []
-        for row, chunk in enumerate(self.world.chunks):
-            other = embed(chunk["text"]).astype(np.float64)
-            found.append((row, round(float(np.dot(vector.astype(np.float64), other)), 6)))
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+def cosines(world: World, text: str) -> list[float]:
+    """Cosine of a text with every chunk."""
+    vectors = np.stack([embed(chunk["text"]) for chunk in world.chunks])
+    return [float(score) for score in literal_method.cosines(embed(text), vectors)]
 
 
 @pytest.fixture
@@ -107,124 +82,104 @@ def tables(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_round_is_the_literal_algorithms(tables: Any) -> None:
     world, rows = tables
-    literal, config = Literal(world), world.config
-    roots = {n: rows["roots"][n] for n in range(2, 9)}
+    literal, config, chunks = LiteralPolicy.load(world.folder), world.config, chunks_of(world)
+    roots = {n: root_of(world, rows["roots"][n]) for n in range(2, 9)}
     positions = {(row["root"], row["t"]): row for row in rows["positions"]}
-    expected_positions = set()
+    predictions = {}
     for number, root in roots.items():
-        ids = root["input_ids"]
-        text = world.documents[root["doc"]]["text"][root["char_start"] : root["char_end"]]
-        assert literal.tokenizer(text, add_special_tokens=False)["input_ids"] == ids
-        entropies = {t: literal.prediction(ids, t)[0] for t in range(config.entropy.min_context, len(ids))}
-        mean = sum(entropies.values()) / len(entropies)
-        std = math.sqrt(sum((e - mean) ** 2 for e in entropies.values()) / len(entropies))
-        tau = mean + config.entropy.alpha * std
+        assert literal.tokens(root.text) == root.ids
+        predictions[number] = literal.root_predictions(root.ids)
+        entropies = {t: prediction.entropy for t, prediction in predictions[number].items()}
+        tau, chosen = literal_method.selected(entropies, config.entropy.alpha, config.entropy.min_context)
         for t, entropy in entropies.items():
             if abs(entropy - tau) < TOLERANCE:
                 continue
-            assert ((number, t) in positions) == (entropy > tau)
-            if entropy > tau:
-                expected_positions.add((number, t))
+            assert ((number, t) in positions) == (t in chosen)
+            if t in chosen:
                 row = positions[number, t]
                 assert row["entropy"] == pytest.approx(entropy, abs=TOLERANCE)
                 assert row["threshold"] == pytest.approx(tau, abs=TOLERANCE)
-                radius = config.entropy.query_radius
-                assert row["query"] == literal.tokenizer.decode(ids[max(0, t - radius) : t + radius + 1])
-    assert len(expected_positions) >= 10, "the world is too certain to test anything"
+                assert row["query"] == literal.query(root.ids, t, config.entropy.query_radius)
+    assert len(positions) >= 10, "the world is too certain to test anything"
 
     candidates: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in rows["candidates"]:
         candidates.setdefault((row["root"], row["t"]), []).append(row)
     verdicts = {(row["root"], row["t"], row["chunk"]): row for row in rows["verdicts"]}
-    reasons, kept = set(), 0
+    met, kept = set(), 0
     for (number, t), position in positions.items():
-        root, ids = roots[number], roots[number]["input_ids"]
-        nearest = literal.neighbours(embed(position["query"]))[
-            : round(config.retrieval.top_k * config.retrieval.overfetch)
-        ]
-        wanted: list[tuple[int, float, str | None]] = []
-        for chunk, score in nearest:
-            if sum(reason is None for _, _, reason in wanted) == config.retrieval.top_k:
-                break
-            wanted.append((chunk, score, literal.excluded(root, chunk)))
-        found = [(row["chunk"], row["score"], row["excluded"]) for row in candidates[number, t]]
-        assert [(c, r) for c, _, r in found] == [(c, r) for c, _, r in wanted]
-        assert [s for _, s, _ in found] == pytest.approx([s for _, s, _ in wanted], abs=1e-5)
-        reasons |= {reason for _, _, reason in wanted}
-        for chunk, _, reason in wanted:
-            if reason is not None:
+        root, before = roots[number], predictions[number][t]
+        scores = cosines(world, position["query"])
+        wanted = literal_method.candidates(
+            literal_method.neighbours(scores), chunks, root, top_k=config.retrieval.top_k,
+            looked_at=round(config.retrieval.top_k * config.retrieval.overfetch),
+            length=config.retrieval.copy_characters,
+        )  # fmt: skip
+        found = candidates[number, t]
+        assert [row["chunk"] for row in found] == [chunk for chunk, _ in wanted]
+        assert [row["score"] for row in found] == pytest.approx([scores[chunk] for chunk, _ in wanted], abs=1e-5)
+        for row, (chunk, reasons) in zip(found, wanted, strict=True):
+            met.add(row["excluded"])
+            assert row["excluded"] in reasons if reasons else row["excluded"] is None
+            if reasons:
                 assert (number, t, chunk) not in verdicts
                 continue
-            verdict = verdicts[number, t, chunk]
-            front = literal.chunk(chunk) + list(literal.tokenizer("\n\n", add_special_tokens=False)["input_ids"])
-            after, nll = literal.prediction(front + ids, len(front) + t)
-            before, nll_before = literal.prediction(ids, t)
-            gain = (before - after) / before
-            assert verdict["entropy_after"] == pytest.approx(after, abs=TOLERANCE)
-            assert verdict["nll_after"] == pytest.approx(nll, abs=5 * TOLERANCE)
-            assert verdict["nll_before"] == pytest.approx(nll_before, abs=5 * TOLERANCE)
-            assert verdict["gain"] == pytest.approx(gain, abs=TOLERANCE)
-            pairs = list(zip(literal.chunk(chunk), literal.chunk(chunk)[1:], strict=False))
-            assert verdict["literal"] == ((ids[t - 1], ids[t]) in pairs)
-            if abs(gain - config.verification.epsilon) > TOLERANCE:
-                assert verdict["kept"] == (gain > config.verification.epsilon)
+            verdict, expected = verdicts[number, t, chunk], literal.verdict(chunks[chunk].text, root.ids, t, before)
+            assert verdict["entropy_before"] == pytest.approx(expected.before.entropy, abs=TOLERANCE)
+            assert verdict["entropy_after"] == pytest.approx(expected.after.entropy, abs=TOLERANCE)
+            assert verdict["nll_before"] == pytest.approx(expected.before.nll, abs=5 * TOLERANCE)
+            assert verdict["nll_after"] == pytest.approx(expected.after.nll, abs=5 * TOLERANCE)
+            assert verdict["gain"] == pytest.approx(expected.gain, abs=TOLERANCE)
+            assert verdict["literal"] == expected.literal
+            if abs(expected.gain - config.verification.epsilon) > TOLERANCE:
+                assert verdict["kept"] == (expected.gain > config.verification.epsilon)
                 kept += verdict["kept"]
     assert len(verdicts) == sum(row["excluded"] is None for row in rows["candidates"])
-    assert reasons == {None, "root-document", "copy"}, "a rule was never exercised"
+    assert met == {None, "root-document", "copy"}, "a rule was never exercised"
     assert kept >= 5
 
 
 def test_negatives_are_the_positives_neighbours(tables: Any) -> None:
     world, rows = tables
-    literal, config = Literal(world), world.config.negatives
-    positives: dict[int, set[int]] = {}
-    for row in rows["verdicts"]:
-        if row["kept"]:
-            positives.setdefault(row["root"], set()).add(row["chunk"])
+    config, chunks = world.config.negatives, chunks_of(world)
+    positives = literal_method.once_per_root((r["root"], r["t"], r["chunk"]) for r in rows["verdicts"] if r["kept"])
     found: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in rows["negatives"]:
         found.setdefault((row["root"], row["seed_chunk"]), []).append(row)
-    assert {(root, chunk) for root, chunks in positives.items() for chunk in chunks} == set(found)
-    for (root, seed), neighbours in found.items():
-        vector = embed(world.chunks[seed]["text"])
-        expected = [(c, s) for c, s in literal.neighbours(vector) if c != seed][: config.depth]
-        assert [row["chunk"] for row in neighbours] == [chunk for chunk, _ in expected]
-        for row, (chunk, score) in zip(neighbours, expected, strict=True):
-            if chunk in positives[root]:
-                reason: str | None = "positive"
-            elif score > config.copy_cosine or literal.copies(
-                world.chunks[chunk]["text"], world.chunks[seed]["text"], config.copy_characters
-            ):
-                reason = "near-duplicate"
-            else:
-                text_root = rows["roots"][root]
-                reason = "root-document" if world.chunks[chunk]["doc"] == text_root["doc"] else None
-                text = world.documents[text_root["doc"]]["text"][text_root["char_start"] : text_root["char_end"]]
-                if reason is None and literal.copies(world.chunks[chunk]["text"], text, config.copy_characters):
-                    reason = "copy"
-            assert row["reason"] == reason
-            assert row["kept"] == (reason is None)
+    assert set(found) == set(positives)
+    for (number, seed), neighbours in found.items():
+        scores = cosines(world, chunks[seed].text)
+        expected = [chunk for chunk in literal_method.neighbours(scores) if chunk != seed][: config.depth]
+        assert [row["chunk"] for row in neighbours] == expected
+        own = [chunk for root, chunk in positives if root == number]
+        for row in neighbours:
+            reasons = literal_method.negative_reasons(
+                row["chunk"], seed, scores[row["chunk"]], own, chunks, root_of(world, rows["roots"][number]),
+                length=config.copy_characters, copy_cosine=config.copy_cosine,
+            )  # fmt: skip
+            assert row["kept"] == (not reasons)
+            assert row["reason"] in reasons if reasons else row["reason"] is None
 
 
 def test_every_dependency_and_segment_points_at_what_it_says(tables: Any) -> None:
     world, rows = tables
-    literal = Literal(world)
+    literal = LiteralPolicy.load(world.folder)
     chunk_of = {chunk["chunk_id"]: (row, chunk) for row, chunk in enumerate(world.chunks)}
-    root_of = {root["root_id"]: (row, root) for row, root in enumerate(rows["roots"])}
+    roots = {root["root_id"]: (row, root) for row, root in enumerate(rows["roots"])}
     verdicts = {(row["root"], row["t"], row["chunk"]): row for row in rows["verdicts"]}
     assert rows["samples"]
     for sample in rows["samples"]:
         ids, segments = sample["input_ids"], sample["segments"]
         assert len(ids) == sample["length"] == world.config.assembly.target_tokens
-        separator = list(literal.tokenizer("\n\n", add_special_tokens=False)["input_ids"])
+        separator = list(literal.separator)
         end = -len(separator)
         for segment in segments:
             assert ids[end if end >= 0 else 0 : segment["start"]] == (separator if end >= 0 else [])
             if segment["kind"] == "root":
-                origin = root_of[segment["root_id"]][1]["input_ids"]
+                origin = roots[segment["root_id"]][1]["input_ids"]
                 assert segment["source_start"] == 0
             else:
-                origin = literal.chunk(chunk_of[segment["chunk_id"]][0])
+                origin = list(literal.tokens(chunk_of[segment["chunk_id"]][1]["text"]))
                 assert segment["kind"] == "negative" or segment["source_start"] == 0
             assert ids[segment["start"] : segment["end"]] == origin[segment["source_start"] :]
             end = segment["end"]
@@ -235,7 +190,7 @@ def test_every_dependency_and_segment_points_at_what_it_says(tables: Any) -> Non
         ends = {s["chunk_id"]: s["end"] for s in segments if s["kind"] == "positive"}
         assert sample["dependencies"]
         for dependency in sample["dependencies"]:
-            root, row = root_of[dependency["root_id"]]
+            root, row = roots[dependency["root_id"]]
             assert dependency["position"] == start[dependency["root_id"]] + dependency["t"]
             assert ids[dependency["position"]] == row["input_ids"][dependency["t"]]
             assert dependency["distance"] == dependency["position"] - ends[dependency["chunk_id"]]

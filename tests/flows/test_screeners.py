@@ -1,0 +1,116 @@
+"""Who screens a round of a campaign: the relation is in the manifest, and only the policy it names is trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.campaign import campaign
+from storage.campaigns import Campaign
+from storage.errors import PolicyError
+from storage.home import Home
+from storage.manifests import Manifest
+from storage.policies import add_policy, policy_folder, policy_record
+from storage.versions import load_manifest
+from tasks.audit import audit_version
+from tasks.handoff import hand_off, trainings_between
+from tests.campaigns import small_preset, without_pages
+from tests.world import World, make_world
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def world(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    without_pages(monkeypatch)
+    return make_world(home, tmp_path / "scratch", monkeypatch)
+
+
+def run(world: World, name: str, screeners: tuple[str, ...] = (), data_seed: int = 0, **build: Any) -> Campaign:
+    """A campaign of the small world with these fields of the build configuration."""
+    preset = small_preset(world, name, screeners, **build)
+    training = preset.training.model_copy(update={"data_seed": data_seed})
+    return campaign(str(world.home.path), preset.model_copy(update={"training": training})).campaign
+
+
+def manifests(world: World, found: Campaign) -> list[Manifest]:
+    return [load_manifest(world.home, record.version) for record in found.rounds]
+
+
+def policies(world: World, found: Campaign) -> list[str]:
+    """The base model and the policy after each round."""
+    return [world.policy, *(str(record.next_policy) for record in found.rounds)]
+
+
+def audited(world: World, found: Campaign) -> None:
+    for record in found.rounds:
+        report = audit_version(world.home, record.version)
+        assert not report.failures, [finding.line for finding in report.failures]
+
+
+def test_a_round_built_while_the_last_one_trains_is_lagged_and_trained_by_its_own_policy_only(world: World) -> None:
+    home = world.home
+    found = run(world, "lagged", rounds=2, lag=1)
+    first, second = manifests(world, found)
+    base, one, two = policies(world, found)
+    assert (first.relation, first.lag, first.policy) == ("on-policy", 0, base)
+    assert (second.relation, second.lag, second.policy) == ("lagged", 1, base)
+    assert (second.parent_policy, second.parent_version, second.previous_version) == (None, None, first.version)
+    assert policy_record(home, two).parent == one, "the policy trained on it goes on from the round before"
+    assert trainings_between(home, base, two) == 2
+
+    other = policies(world, run(world, "other", rounds=1, lag=1, data_seed=1))[-1]
+    assert trainings_between(home, base, other) == trainings_between(home, base, one) == 1
+    assert hand_off(home, second.version, one).policy == one
+    for refused, why in ((base, "is 0 trainings"), (two, "is 2 trainings"), (other, "not trained on")):
+        with pytest.raises(PolicyError, match=why):
+            hand_off(home, second.version, refused)
+    audited(world, found)
+
+
+def test_a_base_screened_recipe_falls_further_behind_every_round(world: World) -> None:
+    found = run(world, "static", recipe="entropylong", rounds=3)
+    known = policies(world, found)
+    for number, manifest in enumerate(manifests(world, found)):
+        relation = "lagged" if number else "on-policy"
+        assert (manifest.relation, manifest.lag, manifest.policy) == (relation, number, known[0])
+        assert manifest.parent_policy is None
+        assert hand_off(world.home, manifest.version, known[number]).policy == known[number]
+        for other in {*known} - {known[number]}:
+            with pytest.raises(PolicyError):
+                hand_off(world.home, manifest.version, other)
+    audited(world, found)
+
+
+def test_a_given_policy_screens_every_round_and_any_of_its_tokenizer_may_be_trained(world: World) -> None:
+    donor = run(world, "donor", rounds=1)
+    late = policies(world, donor)[-1]
+    found = run(world, "late", (late,), recipe="static-late", rounds=2)
+    for record, manifest in zip(found.rounds, manifests(world, found), strict=True):
+        assert (manifest.relation, manifest.lag, manifest.policy, record.policy) == ("given", 0, late, late)
+        assert manifest.parent_version == donor.rounds[-1].version
+        hand_off(world.home, manifest.version, world.policy)
+    one, two = (policy_record(world.home, policy) for policy in policies(world, found)[1:])
+    assert (one.parent, two.parent) == (world.policy, one.digest)
+    audited(world, found)
+
+
+def test_recipes_with_the_same_round_give_the_same_policy_and_each_keeps_its_own_chain(world: World) -> None:
+    first = run(world, "first", rounds=1)
+    again = run(world, "again", recipe="static-with-negatives", rounds=1)
+    yoked = run(world, "yoked", tuple(policies(world, first)), recipe="yoked", rounds=2)
+    shared = {found.rounds[0].next_policy for found in (first, again, yoked)}
+    versions = [found.rounds[0].version for found in (first, again, yoked)]
+    assert len(shared) == 1
+    assert len(set(versions)) == 3
+    record = policy_record(world.home, str(shared.pop()))
+    assert record.origins == tuple((world.policy, version) for version in versions)
+    folder = policy_folder(world.home, record.digest)
+    with pytest.raises(PolicyError, match="is known as trained from"):
+        add_policy(world.home, folder, record.digest, parent="a" * 64, trained_on="b" * 64, round=1, trained_here=True)
+    second = load_manifest(world.home, yoked.rounds[1].version)
+    assert (second.relation, second.policy, second.parent_version) == ("on-policy", record.digest, versions[2])
+    for found in (first, again, yoked):
+        audited(world, found)
