@@ -103,7 +103,8 @@ def notes(found: Comparison) -> list[str]:
         " measured here."
     )
     said.append(
-        "unique is the share of tokens that stand in the arm's data for the first time, by origin and place in it."
+        "other: separators and the tags a recipe adds. unique: the share of the tokens with an origin that stand in the"
+        " arm's data for the first time, by origin and place in it."
         " Seconds of a step that several arms share count for each."
     )
     if found.added:

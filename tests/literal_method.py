@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 RUN_CHARACTERS = 64
 NEAR_DUPLICATE_COSINE = 0.97
@@ -70,9 +70,9 @@ class LiteralPolicy:
 
     @classmethod
     def load(cls, folder: Path, separator: str = "\n\n") -> LiteralPolicy:
-        """The policy of a folder."""
+        """The policy of a folder; its tokenizer as tokenizer.json says, not as its model's family usually has it."""
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        return cls(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), separator)
+        return cls(model, PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True), separator)
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """The text tokenised alone, nothing added."""

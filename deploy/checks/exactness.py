@@ -63,7 +63,8 @@ def report(agreement: Agreement, seconds: float) -> None:
     console.print(table)
     for kind, difference in agreement.largest.items():
         console.print(f"largest absolute difference, {kind}: {difference:.2e} nats", highlight=False)
-    console.print(f"{'agrees' if agreement.holds else 'DIFFERS'} after {seconds:.0f} s", highlight=False)
+    until = " so far, stopped" if agreement.stopped else ""
+    console.print(f"{'agrees' if agreement.holds else 'DIFFERS'}{until} after {seconds:.0f} s", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

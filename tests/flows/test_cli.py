@@ -13,7 +13,10 @@ import pytest
 from flows.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ["run", "ingest", "pretrain", "build", "train", "evaluate", "policy", "audit", "status", "config", "doctor"]
+COMMANDS = (
+    "run ingest pretrain build train evaluate compare recipes policy audit trace search takedown diff status config"
+    " doctor"
+).split()
 NESTED = [["policy", "add"], ["policy", "list"], ["policy", "show"], ["config", "show"], ["config", "list"]]
 
 

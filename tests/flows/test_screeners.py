@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,17 +15,26 @@ from storage.manifests import Manifest
 from storage.policies import add_policy, policy_folder, policy_record
 from storage.versions import load_manifest
 from tasks.audit import audit_version
-from tasks.handoff import hand_off, trainings_between
+from tasks.handoff import hand_off, policy_trained_on, trainings_between
 from tests.campaigns import small_preset, without_pages
 from tests.world import World, make_world
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-@pytest.fixture
-def world(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    without_pages(monkeypatch)
-    return make_world(home, tmp_path / "scratch", monkeypatch)
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One world for all tests: campaigns have names of their own and share what they have in common."""
+    folder = tmp_path_factory.mktemp("screeners")
+    with pytest.MonkeyPatch.context() as patch:
+        without_pages(patch)
+        yield make_world(Home.open(folder / "home"), folder / "scratch", patch)
+
+
+@pytest.fixture(scope="module")
+def donor(world: World, prefect_server: None) -> Campaign:
+    """A campaign of one round, by the method the project is named after."""
+    return run(world, "donor", rounds=1)
 
 
 def run(world: World, name: str, screeners: tuple[str, ...] = (), data_seed: int = 0, **build: Any) -> Campaign:
@@ -84,33 +93,37 @@ def test_a_base_screened_recipe_falls_further_behind_every_round(world: World) -
     audited(world, found)
 
 
-def test_a_given_policy_screens_every_round_and_any_of_its_tokenizer_may_be_trained(world: World) -> None:
-    donor = run(world, "donor", rounds=1)
+def test_a_given_policy_screens_every_round_and_any_of_its_tokenizer_may_be_trained(
+    world: World, donor: Campaign
+) -> None:
     late = policies(world, donor)[-1]
     found = run(world, "late", (late,), recipe="static-late", rounds=2)
     for record, manifest in zip(found.rounds, manifests(world, found), strict=True):
         assert (manifest.relation, manifest.lag, manifest.policy, record.policy) == ("given", 0, late, late)
-        assert manifest.parent_version == donor.rounds[-1].version
+        assert (manifest.parent_policy, manifest.parent_version) in policy_record(world.home, late).origins
         hand_off(world.home, manifest.version, world.policy)
     one, two = (policy_record(world.home, policy) for policy in policies(world, found)[1:])
     assert (one.parent, two.parent) == (world.policy, one.digest)
     audited(world, found)
 
 
-def test_recipes_with_the_same_round_give_the_same_policy_and_each_keeps_its_own_chain(world: World) -> None:
-    first = run(world, "first", rounds=1)
-    again = run(world, "again", recipe="static-with-negatives", rounds=1)
-    yoked = run(world, "yoked", tuple(policies(world, first)), recipe="yoked", rounds=2)
-    shared = {found.rounds[0].next_policy for found in (first, again, yoked)}
-    versions = [found.rounds[0].version for found in (first, again, yoked)]
-    assert len(shared) == 1
-    assert len(set(versions)) == 3
-    record = policy_record(world.home, str(shared.pop()))
-    assert record.origins == tuple((world.policy, version) for version in versions)
-    folder = policy_folder(world.home, record.digest)
+def test_recipes_with_the_same_round_give_the_same_policy_and_each_keeps_its_own_chain(
+    world: World, donor: Campaign
+) -> None:
+    home = world.home
+    yoked = run(world, "yoked", tuple(policies(world, donor)), recipe="yoked", rounds=2)
+    versions = {found.rounds[0].version for found in (donor, yoked)}
+    assert len(versions) == 2
+    (shared,) = {policies(world, found)[1] for found in (donor, yoked)}
+    record = policy_record(home, shared)
+    assert versions <= {version for parent, version in record.origins if parent == world.policy}
+    for version in versions:
+        assert policy_trained_on(home, version, world.policy) == shared
+    folder, other = policy_folder(home, shared), "a" * 64
     with pytest.raises(PolicyError, match="is known as trained from"):
-        add_policy(world.home, folder, record.digest, parent="a" * 64, trained_on="b" * 64, round=1, trained_here=True)
-    second = load_manifest(world.home, yoked.rounds[1].version)
-    assert (second.relation, second.policy, second.parent_version) == ("on-policy", record.digest, versions[2])
-    for found in (first, again, yoked):
+        add_policy(home, folder, shared, parent=other, trained_on=other, round=1, trained_here=True)
+    second = load_manifest(home, yoked.rounds[1].version)
+    assert (second.relation, second.policy, second.previous_version) == ("on-policy", shared, yoked.rounds[0].version)
+    assert second.parent_version == yoked.rounds[0].version, "whatever else the home holds"
+    for found in (donor, yoked):
         audited(world, found)

@@ -223,7 +223,7 @@ def test_funnel_and_tokens_are_those_of_a_plain_count(built: BuiltRound) -> None
     }
     of_kind = {
         kind: sum(s["end"] - s["start"] for s in segments if s["kind"] == kind)
-        for kind in ("root", "positive", "negative", "filler")
+        for kind in ("root", "positive", "negative", "document", "filler", "tag")
     }
     total = sum(len(sample["input_ids"]) for sample in rows["samples"])
     found = token_counts(frames(built.home, built.files)["samples"])
