@@ -10,7 +10,7 @@ from prefect import flow
 from storage.digests import short
 from storage.errors import IntegrityError
 from storage.home import Home
-from tasks.audit import audit_version
+from tasks.audit.checks import audit_version
 
 
 @flow(name="audit", flow_run_name="audit {version}")

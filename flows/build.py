@@ -22,14 +22,14 @@ from storage.home import Home
 from storage.policies import policy_folder
 from storage.tracking import Tracking
 from storage.vectors import IndexConfig
-from tasks.building import BuildConfig, check_policy, policy_inputs
-from tasks.publishing import publish_round
 from tasks.recipes import recipe_named, resolved
-from tasks.round import Round
-from tasks.round_report import report_round
-from tasks.round_tables import RoundTables, round_manifest
-from tasks.screeners import check_screener, standing_of
-from tasks.supply import check_supply
+from tasks.rounds.building import BuildConfig, check_policy, policy_inputs
+from tasks.rounds.publishing import publish_round
+from tasks.rounds.report import report_round
+from tasks.rounds.round import Round
+from tasks.rounds.screeners import check_screener, standing_of
+from tasks.rounds.supply import check_supply
+from tasks.rounds.tables import RoundTables, round_manifest
 
 
 class BuildInputs(BaseModel):

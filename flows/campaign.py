@@ -22,11 +22,11 @@ from flows.train import train_round
 from storage.campaigns import Campaign, RoundRecord, load_campaign, record_round, start_campaign
 from storage.files import sweep
 from storage.home import Home
-from tasks.base_policy import take_base
-from tasks.handoff import policy_trained_on
 from tasks.recipes import recipe_named
 from tasks.resources import release
-from tasks.screeners import screener_of
+from tasks.rounds.screeners import screener_of
+from tasks.training.base_policy import take_base
+from tasks.training.handoff import policy_trained_on
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from storage.corpora import Corpus, open_corpus
 from storage.errors import ConfigError
 from storage.home import Home
 from storage.policies import policy_record
-from tasks.base_policy import BasePolicyConfig, folder_at_hand
-from tasks.building import check_base, check_sizes
 from tasks.recipes import recipe_named, resolved
-from tasks.screeners import screener_of
-from tasks.supply import check_supply
+from tasks.rounds.building import check_base, check_sizes
+from tasks.rounds.screeners import screener_of
+from tasks.rounds.supply import check_supply
+from tasks.training.base_policy import BasePolicyConfig, folder_at_hand
 
 
 def check_start(home: Home, preset: Preset, corpus: str | None = None, screener: str | None = None) -> None:

@@ -152,7 +152,7 @@ def pretrain(
     session: Session = context.obj
     session.prepared()
     from flows.overrides import configured
-    from tasks.base_model import BaseModelConfig
+    from tasks.pretraining.base_model import BaseModelConfig
 
     config = configured(BaseModelConfig, {}, changes or [], where="pretrain", hint="See: policylong pretrain --help")
     with session.running() as home:
@@ -255,7 +255,7 @@ def audit(
     """Recompute every digest and count of a round and its chain; exit code 1 when anything differs."""
     session: Session = context.obj
     home = session.existing()
-    from tasks.audit import audit_version
+    from tasks.audit.checks import audit_version
 
     report = audit_version(home, version)
     if as_json:

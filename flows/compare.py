@@ -25,9 +25,7 @@ from storage.campaigns import Campaign, list_campaigns, load_campaign, start_cam
 from storage.errors import ConfigError
 from storage.files import write_bytes
 from storage.home import Home
-from tasks.base_policy import take_base
-from tasks.building import check_budget
-from tasks.comparison import (
+from tasks.comparison.arms import (
     DONATIONS,
     Arm,
     ComparisonConfig,
@@ -39,10 +37,12 @@ from tasks.comparison import (
     planned_arms,
     screeners_of,
 )
-from tasks.comparison_report import markdown
-from tasks.comparison_result import Comparison, arm_result, filled_rounds, summarised
+from tasks.comparison.report import markdown
+from tasks.comparison.result import Comparison, arm_result, filled_rounds, summarised
 from tasks.recipes import resolved
 from tasks.resources import release
+from tasks.rounds.building import check_budget
+from tasks.training.base_policy import take_base
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from flows.commands import QUICKSTART, Changes, PresetName
 from flows.session import Session, messages, results
 
 if TYPE_CHECKING:
-    from tasks.comparison_result import Comparison
+    from tasks.comparison.result import Comparison
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def compare(
     from flows.overrides import configured
     from flows.presets import load_preset
     from storage.home import Home
-    from tasks.comparison import ComparisonConfig
+    from tasks.comparison.arms import ComparisonConfig
 
     values = {"name": name, "recipes": _names(recipes), "seeds": seeds, "tokens": tokens}
     config = configured(ComparisonConfig, values, where="compare", hint="See: policylong compare --help")
@@ -72,7 +72,7 @@ def _names(recipes: str) -> tuple[str, ...]:
 
 def show(console: Console, found: Comparison) -> None:
     """Prints the tables and what they do not show."""
-    from tasks.comparison_report import notes, sections
+    from tasks.comparison.report import notes, sections
 
     for section in sections(found):
         console.print()

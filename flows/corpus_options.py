@@ -9,7 +9,7 @@ from typing import Any
 from flows.overrides import configured
 from flows.presets import load_preset
 from storage.errors import InputError
-from tasks.ingestion import IngestConfig
+from tasks.corpus.ingestion import IngestConfig
 
 
 def ingest_config(

@@ -14,7 +14,7 @@ from flows.trace_commands import AsJson, show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tasks.differences import Differences, Distribution
+    from tasks.provenance.differences import Differences, Distribution
 
 SHOWN = 60
 """Characters of a value that are shown; ``--json`` has all."""
@@ -41,7 +41,7 @@ def diff(
     """
     session: Session = context.obj
     home = session.existing()
-    from tasks.differences import differences
+    from tasks.provenance.differences import differences
 
     found = differences(home, first, second)
     if as_json:

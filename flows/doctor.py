@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flows.presets import Preset
     from models.embedders import EmbedderConfig
     from storage.vectors import IndexConfig
-    from tasks.base_policy import BasePolicyConfig
+    from tasks.training.base_policy import BasePolicyConfig
 
 GIB = 1 << 30
 DISK_WARNING, DISK_PROBLEM = 10 * GIB, 2 * GIB
@@ -202,7 +202,7 @@ def embedder(config: EmbedderConfig) -> Check:
 def base_model(config: BasePolicyConfig) -> Check:
     """The base model can be loaded, and its digest."""
     from models.policy import load_policy
-    from tasks.base_policy import base_folder
+    from tasks.training.base_policy import base_folder
 
     return _judged(
         "base model", f"{config.base}, digest", lambda: load_policy(base_folder(config), device="cpu").digest

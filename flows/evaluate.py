@@ -9,7 +9,7 @@ from prefect import flow, task
 
 from storage.corpora import open_corpus
 from storage.home import Home
-from tasks.context_gain import ContextGainConfig, context_gain
+from tasks.measurements.context_gain import ContextGainConfig, context_gain
 
 
 @flow(name="evaluate", flow_run_name="evaluate {label}")
@@ -18,7 +18,7 @@ def evaluate_policy(
 ) -> dict[str, Any]:
     """Measures the context gain of a policy (digest or prefix) on a corpus's held-out documents.
 
-    Returns a ``tasks.context_gain.ContextGain`` as JSON; a second call reads the record of the first.
+    Returns a ``tasks.measurements.context_gain.ContextGain`` as JSON; a second call reads the record of the first.
     """
     return measure_context_gain(home_path, policy, corpus, config, label)
 
@@ -27,6 +27,6 @@ def evaluate_policy(
 def measure_context_gain(
     home_path: str, policy: str, corpus: str, config: ContextGainConfig, label: str
 ) -> dict[str, Any]:
-    """See ``tasks.context_gain.context_gain``."""
+    """See ``tasks.measurements.context_gain.context_gain``."""
     home = Home.open(Path(home_path))
     return context_gain(home, policy, open_corpus(home, corpus), config).model_dump(mode="json")

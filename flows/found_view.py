@@ -9,8 +9,8 @@ from rich.text import Text
 from flows.printable import printable
 from flows.trace_view import tokens
 from storage.digests import short
-from tasks.searching import TEXT, Hit, SearchResult
-from tasks.takedown import Takedown, VersionReach
+from tasks.provenance.searching import TEXT, Hit, SearchResult
+from tasks.provenance.takedown import Takedown, VersionReach
 
 ROWS = 12
 """Samples of a version that a takedown lists; ``--json`` has all."""

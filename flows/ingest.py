@@ -18,18 +18,18 @@ from storage.corpora import Corpus, name_corpus, open_corpus
 from storage.home import Home
 from storage.refs import Ref
 from storage.vectors import IndexConfig, prepare_index
-from tasks.chunk_table import ChunkInputs, ChunkLimits, chunk_documents
-from tasks.contamination import benchmark_digests
-from tasks.corpus_publishing import CorpusParts, publish
-from tasks.corpus_report import ingest_report
-from tasks.embedding import EmbedInputs, EmbedNumerics, embed_shard, shards
-from tasks.ingestion import IngestConfig
+from tasks.corpus.chunk_table import ChunkInputs, ChunkLimits, chunk_documents
+from tasks.corpus.contamination import benchmark_digests
+from tasks.corpus.embedding import EmbedInputs, EmbedNumerics, embed_shard, shards
+from tasks.corpus.ingestion import IngestConfig
+from tasks.corpus.publishing import CorpusParts, publish
+from tasks.corpus.python_corpus import package_versions
+from tasks.corpus.reading import ReadInputs, read_documents
+from tasks.corpus.report import ingest_report
+from tasks.corpus.separating import SeparateInputs, separate_documents
+from tasks.corpus.sources import find_sources
+from tasks.corpus.tokenizing import tokenizer_context, tokenizer_digest, tokenizer_folder
 from tasks.progress import progress
-from tasks.python_corpus import package_versions
-from tasks.reading import ReadInputs, read_documents
-from tasks.separating import SeparateInputs, separate_documents
-from tasks.sources import find_sources
-from tasks.tokenizing import tokenizer_context, tokenizer_digest, tokenizer_folder
 
 LOCK_WAIT_SECONDS = 5.0
 

@@ -19,7 +19,7 @@ from storage.home import Home
 from storage.policies import policy_record
 from storage.tracking import Tracking
 from storage.versions import load_manifest
-from tasks.measures import (
+from tasks.measurements.measures import (
     attribution_figures,
     matrix_figures,
     measures_markdown,

@@ -13,7 +13,7 @@ from storage.corpora import open_corpus
 from storage.home import Home
 from storage.policies import policy_folder
 from storage.versions import load_manifest
-from tasks.example import pick_example
+from tasks.rounds.example import pick_example
 
 
 def round_rows(home: Home, campaign: Campaign) -> list[RoundRow]:

@@ -23,15 +23,15 @@ from storage.digests import short
 from storage.errors import ConfigError, InputError
 from storage.home import Home
 from storage.versions import load_manifest
-from tasks.base_policy import folder_at_hand
-from tasks.building import BuildConfig
-from tasks.model_shape import ModelShape, model_shape
-from tasks.negative_verification import NegativeVerificationConfig
-from tasks.plan import Hours, RoundPlan, TrainingPlan, plan_round, vector_bytes
-from tasks.plan_yield import SEPARATOR_AND_BOS, Yield, assumed_yield, measured_yield
+from tasks.measurements.model_shape import ModelShape, model_shape
+from tasks.planning.plan import Hours, RoundPlan, TrainingPlan, plan_round, vector_bytes
+from tasks.planning.yields import SEPARATOR_AND_BOS, Yield, assumed_yield, measured_yield
 from tasks.recipes import recipe_named, resolved
 from tasks.resources import bos_ids
-from tasks.verification import separator_ids
+from tasks.rounds.building import BuildConfig
+from tasks.screening.negative_verification import NegativeVerificationConfig
+from tasks.screening.verification import separator_ids
+from tasks.training.base_policy import folder_at_hand
 
 _WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PIPED = 140
@@ -263,7 +263,8 @@ def _remarks(plan: CampaignPlan) -> list[str]:
         what = "its roots give" if plan.screens else "its documents give, which is not planned here"
         lines.append(f"No budget (build.tokens): a round has as many samples as {what}.")
     lines += [f"Not checked: {what}." for what in plan.unchecked]
-    lines.append("Left out: the embedder, the search, and evaluation. Formulas: tasks/plan.py, tasks/costs.py.")
+    formulas = "tasks/planning/plan.py, tasks/measurements/costs.py"
+    lines.append(f"Left out: the embedder, the search, and evaluation. Formulas: {formulas}.")
     return lines
 
 

@@ -40,7 +40,7 @@ def add(
     session: Session = context.obj
     session.prepared()
     from storage.errors import PolicyError
-    from tasks.handoff import add_base_policy, add_external_policy
+    from tasks.training.handoff import add_base_policy, add_external_policy
 
     if not path.is_dir():
         raise PolicyError(f"the policy folder {path} does not exist.", hint="Give the folder that holds config.json.")

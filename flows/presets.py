@@ -17,13 +17,13 @@ from flows.overrides import configured
 from models.training import TrainingConfig
 from storage.errors import ConfigError
 from storage.vectors import IndexConfig
-from tasks.base_policy import BasePolicyConfig
-from tasks.building import BuildConfig, check_budget, check_sizes
-from tasks.context_gain import ContextGainConfig
-from tasks.ingestion import IngestConfig
-from tasks.measures import MeasuresConfig
-from tasks.plan_yield import PlanConfig
+from tasks.corpus.ingestion import IngestConfig
+from tasks.measurements.context_gain import ContextGainConfig
+from tasks.measurements.measures import MeasuresConfig
+from tasks.planning.yields import PlanConfig
 from tasks.recipes import recipe_named, resolved
+from tasks.rounds.building import BuildConfig, check_budget, check_sizes
+from tasks.training.base_policy import BasePolicyConfig
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "presets"
 

@@ -14,7 +14,7 @@ from typing import Any
 from prefect import flow, task
 
 from storage.home import Home
-from tasks.base_model import BaseModelConfig, measure_base, pretrain_base
+from tasks.pretraining.base_model import BaseModelConfig, measure_base, pretrain_base
 from tasks.progress import progress
 
 
@@ -33,7 +33,7 @@ def pretrain(home_path: str, out: str, config: BaseModelConfig, measure_only: bo
 
 @task(name="pretrain-base", task_run_name="pretrain {out}")
 def train_base(home_path: str, out: str, config: BaseModelConfig) -> None:
-    """See ``tasks.base_model.pretrain_base``; checkpoints lie in the home's ``pretrain`` folder."""
+    """See ``tasks.pretraining.base_model.pretrain_base``; checkpoints lie in the home's ``pretrain`` folder."""
     work = Home.open(Path(home_path)).folder("pretrain")
     total = config.pretraining.total_tokens
     with progress("pretraining", total=total, unit="tokens") as advance:
@@ -49,6 +49,6 @@ def train_base(home_path: str, out: str, config: BaseModelConfig) -> None:
 
 @task(name="measure-base", task_run_name="measure {out}")
 def measure(out: str, config: BaseModelConfig) -> dict[str, Any]:
-    """See ``tasks.base_model.measure_base``."""
+    """See ``tasks.pretraining.base_model.measure_base``."""
     with progress("measuring", total=None, unit="lines") as advance:
         return asdict(measure_base(config, Path(out), report=lambda _: advance(1)))

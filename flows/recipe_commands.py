@@ -12,7 +12,7 @@ from rich.text import Text
 from flows.session import Session, results
 
 if TYPE_CHECKING:
-    from tasks.recipe import Recipe
+    from tasks.rounds.recipe import Recipe
 
 _PIPED = 140
 """Characters of a line where there is no terminal that says how long it is."""
@@ -37,8 +37,8 @@ def recipes(
     """
     session: Session = context.obj
     session.prepared()
-    from tasks.recipe_listing import recipe_facts
     from tasks.recipes import all_recipes, recipe_named
+    from tasks.rounds.recipe_listing import recipe_facts
 
     shown = [recipe_named(name)] if name else list(all_recipes().values())
     if as_json:
@@ -53,7 +53,7 @@ def recipes(
 
 
 def _show_list(title: str, shown: list[Recipe]) -> None:
-    from tasks.recipe_listing import WHO
+    from tasks.rounds.recipe_listing import WHO
 
     table = _table(title, "source", "screened by", "stages", "what")
     for recipe in shown:
@@ -63,8 +63,8 @@ def _show_list(title: str, shown: list[Recipe]) -> None:
 
 
 def _show_one(recipe: Recipe) -> None:
-    from tasks.marks import MEANING
-    from tasks.recipe_listing import WHO, recipe_defaults
+    from tasks.rounds.marks import MEANING
+    from tasks.rounds.recipe_listing import WHO, recipe_defaults
 
     _print(f"{recipe.name}: {recipe.summary} ({recipe.source}); screened by {WHO[recipe.screener]}")
     results().print()

@@ -14,9 +14,9 @@ from storage.errors import PolicyError
 from storage.home import Home
 from storage.policies import policy_record
 from storage.versions import load_manifest
-from tasks.base_policy import take_base
 from tasks.recipes import recipe_named
-from tasks.screeners import screener_of
+from tasks.rounds.screeners import screener_of
+from tasks.training.base_policy import take_base
 
 
 def round_inputs(

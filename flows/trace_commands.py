@@ -50,8 +50,8 @@ def trace(
     session: Session = context.obj
     home = session.existing()
     from flows.trace_view import trace_lines
-    from tasks.lookup import split_target
-    from tasks.tracing import trace as traced
+    from tasks.provenance.lookup import split_target
+    from tasks.provenance.tracing import trace as traced
 
     found = traced(home, version, *split_target(sample))
     _print(trace_lines(found), found.model_dump_json() if as_json else None)
@@ -75,7 +75,7 @@ def search(
     session: Session = context.obj
     home = session.existing()
     from flows.found_view import search_lines
-    from tasks.searching import search as searched
+    from tasks.provenance.searching import search as searched
 
     found = searched(home, version, text, limit=limit)
     _print(search_lines(found), found.model_dump_json() if as_json else None)
@@ -98,7 +98,7 @@ def takedown(
     session: Session = context.obj
     home = session.existing()
     from flows.found_view import takedown_lines
-    from tasks.takedown import takedown as followed
+    from tasks.provenance.takedown import takedown as followed
 
     found = followed(home, document)
     _print(takedown_lines(found), found.model_dump_json() if as_json else None)

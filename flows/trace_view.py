@@ -13,8 +13,8 @@ from rich.text import Text
 
 from flows.printable import printable
 from storage.digests import short
-from tasks.lineage import Ancestor
-from tasks.traces import Link, Origin, Piece, Seed, Trace
+from tasks.provenance.lineage import Ancestor
+from tasks.provenance.traces import Link, Origin, Piece, Seed, Trace
 
 SHOWN = 8
 """Links of a piece that are shown; ``--json`` has all."""

@@ -15,10 +15,10 @@ from models.training import TrainingConfig
 from storage.campaigns import current_name
 from storage.digests import short
 from storage.home import Home
-from tasks.handoff import hand_off
-from tasks.training_report import training_report
-from tasks.training_run import TrainingResult, run_training
-from tasks.training_tracking import log_training
+from tasks.training.handoff import hand_off
+from tasks.training.report import training_report
+from tasks.training.run import TrainingResult, run_training
+from tasks.training.tracking import log_training
 
 
 @flow(name="train", flow_run_name="train {label}")
@@ -31,7 +31,7 @@ def train_round(
     campaign: str | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
-    """Trains ``policy`` on dataset ``version`` and returns the result (``tasks.training_run.TrainingResult``) as JSON.
+    """Trains ``policy`` on dataset ``version`` and returns the result (``tasks.training.run.TrainingResult``) as JSON.
 
     Refuses a version that is not what its manifest says (``IntegrityError``) and one that another policy built
     (``PolicyError``). A second call with the same arguments returns the recorded result; a killed one carries on.
@@ -50,7 +50,7 @@ def train_round(
 
 @task(name="train-policy", task_run_name="train policy {label}")
 def train_policy(home_path: str, version: str, policy: str, config: TrainingConfig, label: str) -> dict[str, Any]:
-    """Verifies, trains, registers; see ``tasks.training_run.run_training``."""
+    """Verifies, trains, registers; see ``tasks.training.run.run_training``."""
     home = Home.open(Path(home_path))
     return run_training(home, hand_off(home, version, policy), config).model_dump(mode="json")
 
@@ -59,6 +59,6 @@ def train_policy(home_path: str, version: str, policy: str, config: TrainingConf
 def log_run(
     home_path: str, result: dict[str, Any], config: TrainingConfig, campaign: str, tracking_uri: str | None, label: str
 ) -> str:
-    """Logs the training in MLflow, once; see ``tasks.training_tracking.log_training``."""
+    """Logs the training in MLflow, once; see ``tasks.training.tracking.log_training``."""
     home = Home.open(Path(home_path))
     return log_training(home, TrainingResult.model_validate(result), config, campaign=campaign, uri=tracking_uri)

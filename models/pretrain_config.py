@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class PretrainText(Protocol):
-    """What pretraining needs of a document; ``tasks.documents.RawDocument`` has it."""
+    """What pretraining needs of a document; ``tasks.corpus.documents.RawDocument`` has it."""
 
     @property
     def text(self) -> str:

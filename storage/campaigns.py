@@ -36,7 +36,8 @@ class RoundRecord(BaseModel):
         None, description="Digest of the policy trained on it; null until training is done."
     )
     figures: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Numbers for the final table: counts, seconds, gains (see tasks.publishing)."
+        default_factory=dict,
+        description="Numbers for the final table: counts, seconds, gains (tasks.rounds.publishing).",
     )
 
 

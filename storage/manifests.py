@@ -74,8 +74,8 @@ class Manifest(BaseModel):
     lag: int = Field(0, description="Rounds between the policy that screened and the one that is trained.", ge=0)
     files: dict[str, FileEntry] = Field(description="Every file of the folder but manifest.json, by relative name.")
     numeric: NumericEnvironment
-    funnel: dict[str, int] = Field(description="Counts from roots to samples (tasks.funnel).")
-    tokens: dict[str, int] = Field(description="Token counts of the samples (tasks.funnel).")
+    funnel: dict[str, int] = Field(description="Counts from roots to samples (tasks.rounds.funnel).")
+    tokens: dict[str, int] = Field(description="Token counts of the samples (tasks.rounds.funnel).")
     seeds: dict[str, int] = Field(description="Every seed of a random choice.")
     code_versions: dict[str, int] = Field(description="Step → version of its code.")
     figures: dict[str, float] = Field(description="Mean gain, overlap with the round before, …")

@@ -13,9 +13,9 @@ import pytest
 from flows.presets import CampaignConfig, Preset
 from models.extension import ExtensionConfig
 from models.training import TrainingConfig
-from tasks.base_policy import BasePolicyConfig
-from tasks.context_gain import ContextGainConfig
-from tasks.ingestion import IngestConfig
+from tasks.corpus.ingestion import IngestConfig
+from tasks.measurements.context_gain import ContextGainConfig
+from tasks.training.base_policy import BasePolicyConfig
 from tests.world import World
 
 TRAINING = TrainingConfig(
@@ -47,4 +47,4 @@ def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds and trainings without plots and without MLflow."""
     monkeypatch.setattr("flows.build.Tracking", lambda home: None)
     monkeypatch.setattr("flows.train.log_training", lambda *arguments, **options: "")
-    monkeypatch.setattr("tasks.publishing.plot_round", lambda *arguments: [])
+    monkeypatch.setattr("tasks.rounds.publishing.plot_round", lambda *arguments: [])

@@ -27,17 +27,17 @@ from storage.schemas import TABLES
 from storage.tables import read_table, write_table
 from storage.vectors import IndexConfig
 from storage.versions import publish_version
-from tasks.audit import AuditReport
-from tasks.concatenation import ConcatenationInputs, StandardOptions, concatenate
-from tasks.funnel import funnel_counts, token_counts
-from tasks.interleaving import InterleavingInputs, interleave
-from tasks.knots import KnotsInputs, KnotsOptions, tie_knots
-from tasks.meta_chunks import MetaChunkInputs, cut_meta_chunks
-from tasks.meta_retrieval import MetaRetrievalInputs, retrieve_for_meta_chunks
-from tasks.neighbour_concatenation import NeighbourConcatenationInputs, concatenate_neighbours
-from tasks.neighbours import KnnOptions, NeighbourInputs, find_neighbours
-from tasks.nextlong import NextLongOptions
+from tasks.audit.checks import AuditReport
 from tasks.resources import PolicyInputs
+from tasks.rounds.funnel import funnel_counts, token_counts
+from tasks.whole_documents.concatenation import ConcatenationInputs, StandardOptions, concatenate
+from tasks.whole_documents.interleaving import InterleavingInputs, interleave
+from tasks.whole_documents.knots import KnotsInputs, KnotsOptions, tie_knots
+from tasks.whole_documents.meta_chunks import MetaChunkInputs, cut_meta_chunks
+from tasks.whole_documents.meta_retrieval import MetaRetrievalInputs, retrieve_for_meta_chunks
+from tasks.whole_documents.neighbour_concatenation import NeighbourConcatenationInputs, concatenate_neighbours
+from tasks.whole_documents.neighbours import KnnOptions, NeighbourInputs, find_neighbours
+from tasks.whole_documents.nextlong import NextLongOptions
 from tests.rounds import BuiltRound, frames, make_corpus, make_policy
 from tests.world import BruteForceIndex
 from tests.world_by_hand import SEPARATOR, Change, Row, Shards, chunks, documents
@@ -60,9 +60,9 @@ class EqualEmbedder:
 def put_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """The world's index and embedder in place of the product's."""
     index = BruteForceIndex(np.tile(np.array([1.0, 0.0], np.float32), (len(chunks()), 1)))
-    for module in ("tasks.neighbours", "tasks.meta_retrieval"):
+    for module in ("tasks.whole_documents.neighbours", "tasks.whole_documents.meta_retrieval"):
         monkeypatch.setattr(f"{module}.index_for", lambda home, corpus, config: index)
-    monkeypatch.setattr("tasks.meta_retrieval.embedder_for", lambda config: EqualEmbedder())
+    monkeypatch.setattr("tasks.whole_documents.meta_retrieval.embedder_for", lambda config: EqualEmbedder())
 
 
 def _standard(home: Home, fields: Fields) -> dict[str, Ref]:

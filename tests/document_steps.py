@@ -10,10 +10,10 @@ from transformers import AutoTokenizer
 
 from storage.refs import Ref
 from storage.tables import read_table
-from tasks.building import policy_inputs
-from tasks.document_order import TokenDocument
-from tasks.spans import Form
-from tasks.splitting import unit_hash
+from tasks.corpus.splitting import unit_hash
+from tasks.rounds.building import policy_inputs
+from tasks.samples.spans import Form
+from tasks.whole_documents.document_order import TokenDocument
 from tests.world import World
 
 SEPARATOR = "\n\n"

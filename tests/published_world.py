@@ -25,15 +25,15 @@ from storage.refs import Ref
 from storage.tables import read_table
 from storage.vectors import IndexConfig
 from storage.versions import publish_version
-from tasks.assembly import AssemblyInputs, assemble
-from tasks.building import policy_inputs
-from tasks.entropy import EntropyInputs, screen_entropy
-from tasks.negatives import NegativesInputs, find_negatives
+from tasks.corpus.tokenizing import tokenizer_digest
 from tasks.resources import PolicyInputs, release
-from tasks.retrieval import RetrievalInputs, retrieve
-from tasks.roots import RootsInputs, cut_roots, probe_rows, round_rows
-from tasks.tokenizing import tokenizer_digest
-from tasks.verification import VerificationInputs, verify
+from tasks.rounds.building import policy_inputs
+from tasks.samples.assembly import AssemblyInputs, assemble
+from tasks.screening.entropy import EntropyInputs, screen_entropy
+from tasks.screening.negatives import NegativesInputs, find_negatives
+from tasks.screening.retrieval import RetrievalInputs, retrieve
+from tasks.screening.roots import RootsInputs, cut_roots, probe_rows, round_rows
+from tasks.screening.verification import VerificationInputs, verify
 from tests.world import World, make_world
 
 

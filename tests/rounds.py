@@ -27,7 +27,7 @@ from storage.refs import Ref
 from storage.schemas import TABLES
 from storage.tables import write_table
 from storage.versions import publish_version, version_uri
-from tasks.funnel import funnel_counts, token_counts
+from tasks.rounds.funnel import funnel_counts, token_counts
 from tests.world_by_hand import CONFIG, SEPARATOR, WORDS, Change, Row, Shards, chunks, documents, round_tables
 
 

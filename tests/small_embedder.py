@@ -43,7 +43,7 @@ class SmallEmbedder:
 def use_small_embedder(monkeypatch: pytest.MonkeyPatch) -> SmallEmbedder:
     """Puts a ``SmallEmbedder`` in place of the real one in every step of an ingest."""
     small = SmallEmbedder()
-    monkeypatch.setattr("tasks.chunk_table.load_embedder", lambda config: small)
-    monkeypatch.setattr("tasks.embedding.load_embedder", lambda config: small)
+    monkeypatch.setattr("tasks.corpus.chunk_table.load_embedder", lambda config: small)
+    monkeypatch.setattr("tasks.corpus.embedding.load_embedder", lambda config: small)
     monkeypatch.setattr("flows.ingest.embedder_digest", lambda config: DIGEST)
     return small

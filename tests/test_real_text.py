@@ -20,18 +20,18 @@ from storage.policies import policy_folder
 from storage.schemas import CHUNKS, DOCUMENTS, QUARANTINE, VECTORS
 from storage.tables import write_table
 from storage.vectors import IndexConfig
-from tasks.assembly import AssemblyConfig
-from tasks.base_policy import BasePolicyConfig, take_base
-from tasks.building import BuildConfig, NumericConfig, policy_inputs
-from tasks.chunking import Chunker, ChunkingConfig
-from tasks.document_table import document_row
-from tasks.entropy import EntropyConfig
-from tasks.python_corpus import PythonCorpusConfig, iterate_python_documents
+from tasks.corpus.chunking import Chunker, ChunkingConfig
+from tasks.corpus.document_table import document_row
+from tasks.corpus.python_corpus import PythonCorpusConfig, iterate_python_documents
+from tasks.corpus.tokenizing import tokenizing
 from tasks.resources import release
-from tasks.retrieval import RetrievalConfig
-from tasks.roots import RootsConfig
-from tasks.tokenizing import tokenizing
-from tasks.verification import VerificationConfig
+from tasks.rounds.building import BuildConfig, NumericConfig, policy_inputs
+from tasks.samples.assembly import AssemblyConfig
+from tasks.screening.entropy import EntropyConfig
+from tasks.screening.retrieval import RetrievalConfig
+from tasks.screening.roots import RootsConfig
+from tasks.screening.verification import VerificationConfig
+from tasks.training.base_policy import BasePolicyConfig, take_base
 
 ROOTS = 5
 EMBEDDER = EmbedderConfig(threads=1, dtype="float32")  # so that one root's queries embed alike alone and among others

@@ -29,12 +29,12 @@ from storage.home import Home
 from storage.policies import add_policy, policy_folder
 from storage.schemas import CHUNKS, DOCUMENTS, QUARANTINE, VECTORS
 from storage.tables import write_table
-from tasks.assembly import AssemblyConfig
-from tasks.building import BuildConfig, NumericConfig
-from tasks.entropy import EntropyConfig
-from tasks.retrieval import RetrievalConfig
-from tasks.roots import RootsConfig
-from tasks.verification import VerificationConfig
+from tasks.rounds.building import BuildConfig, NumericConfig
+from tasks.samples.assembly import AssemblyConfig
+from tasks.screening.entropy import EntropyConfig
+from tasks.screening.retrieval import RetrievalConfig
+from tasks.screening.roots import RootsConfig
+from tasks.screening.verification import VerificationConfig
 from tests.tiny_policies import tiny_policy
 
 DIMENSION = 48
@@ -114,9 +114,14 @@ def make_world(
     digest = publish_corpus(home, description, tables)
     name_corpus(home, "world", digest)
     policy = _policy(home, scratch)
-    for module in ("tasks.retrieval", "tasks.meta_retrieval"):
+    for module in ("tasks.screening.retrieval", "tasks.whole_documents.meta_retrieval"):
         monkeypatch.setattr(f"{module}.embedder_for", lambda config: CountingEmbedder())
-    for module in ("tasks.retrieval", "tasks.negatives", "tasks.neighbours", "tasks.meta_retrieval"):
+    for module in (
+        "tasks.screening.retrieval",
+        "tasks.screening.negatives",
+        "tasks.whole_documents.neighbours",
+        "tasks.whole_documents.meta_retrieval",
+    ):
         monkeypatch.setattr(f"{module}.index_for", lambda home, corpus, config: BruteForceIndex(vectors))
     config = BuildConfig(
         rounds=2,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.building import BuildConfig
+from tasks.rounds.building import BuildConfig
 from tests import literal_method
 from tests.literal_method import Chunk, LiteralPolicy, Prediction, Root
 

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from models.embedders import EmbedderConfig
 from models.training import TrainingConfig
-from tasks.building import BuildConfig
-from tasks.chunking import ChunkingConfig
-from tasks.context_gain import ContextGainConfig
-from tasks.marks import Option, options_of
+from tasks.corpus.chunking import ChunkingConfig
+from tasks.measurements.context_gain import ContextGainConfig
 from tasks.recipes import all_recipes
+from tasks.rounds.building import BuildConfig
+from tasks.rounds.marks import Option, options_of
 
 SECTIONS = (
     (ChunkingConfig, "corpus.chunking"),

@@ -19,16 +19,16 @@ from storage.policies import policy_folder
 from storage.refs import Ref
 from storage.tables import RowReader, read_table
 from storage.vectors import IndexConfig, vector_batches
-from tasks.base_policy import take_base
-from tasks.building import BuildConfig, check_policy, policy_inputs
-from tasks.entropy import EntropyInputs, screen_entropy
-from tasks.negatives import NegativesInputs, find_negatives
+from tasks.corpus.tokenizing import tokenizer_digest
 from tasks.progress import progress
 from tasks.resources import PolicyInputs, embedder_for
-from tasks.retrieval import RetrievalInputs, retrieve
-from tasks.roots import RootsInputs, cut_roots, round_rows, shards
-from tasks.tokenizing import tokenizer_digest
-from tasks.verification import VerificationInputs, verify
+from tasks.rounds.building import BuildConfig, check_policy, policy_inputs
+from tasks.screening.entropy import EntropyInputs, screen_entropy
+from tasks.screening.negatives import NegativesInputs, find_negatives
+from tasks.screening.retrieval import RetrievalInputs, retrieve
+from tasks.screening.roots import RootsInputs, cut_roots, round_rows, shards
+from tasks.screening.verification import VerificationInputs, verify
+from tasks.training.base_policy import take_base
 from tests.literal_method import Chunk, LiteralPolicy, Root
 
 

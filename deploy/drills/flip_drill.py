@@ -28,7 +28,7 @@ from storage.errors import PolicylongError
 from storage.home import Home
 from storage.policies import policy_record
 from storage.versions import load_manifest, resolve_version, version_uri
-from tasks.audit import audit_version
+from tasks.audit.checks import audit_version
 
 
 def files_of_round(home: Home, version: str, *, chain: bool) -> list[Path]:

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from storage.errors import ConfigError
-from tasks.building import BuildConfig
-from tasks.recipe import Recipe
+from tasks.rounds.building import BuildConfig
+from tasks.rounds.recipe import Recipe
 
 
 @cache

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.recipe import Recipe
-from tasks.stages import FILLED_ASSEMBLY, FILLERS, SCREENING, SCREENING_SECTIONS
+from tasks.rounds.recipe import Recipe
+from tasks.stages.screened import FILLED_ASSEMBLY, FILLERS, SCREENING, SCREENING_SECTIONS
 
 RECIPE = Recipe(
     name="entropylong",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.document_stages import NEIGHBOUR_CONCATENATION, NEIGHBOURS
-from tasks.neighbours import KnnOptions
-from tasks.recipe import Recipe
+from tasks.rounds.recipe import Recipe
+from tasks.stages.whole_documents import NEIGHBOUR_CONCATENATION, NEIGHBOURS
+from tasks.whole_documents.neighbours import KnnOptions
 
 RECIPE = Recipe(
     name="knn",

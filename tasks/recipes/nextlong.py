@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.document_stages import INTERLEAVING, META_CHUNKS, META_RETRIEVAL
-from tasks.nextlong import NextLongOptions
-from tasks.recipe import Recipe
+from tasks.rounds.recipe import Recipe
+from tasks.stages.whole_documents import INTERLEAVING, META_CHUNKS, META_RETRIEVAL
+from tasks.whole_documents.nextlong import NextLongOptions
 
 RECIPE = Recipe(
     name="nextlong",

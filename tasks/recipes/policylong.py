@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.recipe import Recipe
-from tasks.stages import ASSEMBLY, NEGATIVE_VERIFICATION, NEGATIVES, SCREENING, SCREENING_SECTIONS
+from tasks.rounds.recipe import Recipe
+from tasks.stages.screened import ASSEMBLY, NEGATIVE_VERIFICATION, NEGATIVES, SCREENING, SCREENING_SECTIONS
 
 RECIPE = Recipe(
     name="policylong",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.recipe import Recipe
 from tasks.recipes.entropylong import RECIPE as ENTROPYLONG
+from tasks.rounds.recipe import Recipe
 
 RECIPE = Recipe(
     name="refreshed-positives",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.concatenation import StandardOptions
-from tasks.document_stages import CONCATENATION
-from tasks.recipe import Recipe
+from tasks.rounds.recipe import Recipe
+from tasks.stages.whole_documents import CONCATENATION
+from tasks.whole_documents.concatenation import StandardOptions
 
 RECIPE = Recipe(
     name="standard",

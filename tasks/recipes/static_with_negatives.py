@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.recipe import Recipe
 from tasks.recipes.policylong import RECIPE as POLICYLONG
+from tasks.rounds.recipe import Recipe
 
 RECIPE = Recipe(
     name="static-with-negatives",

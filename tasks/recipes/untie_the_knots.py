@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.document_stages import KNOTS
-from tasks.knots import KnotsOptions
-from tasks.recipe import Recipe
+from tasks.rounds.recipe import Recipe
+from tasks.stages.whole_documents import KNOTS
+from tasks.whole_documents.knots import KnotsOptions
 
 RECIPE = Recipe(
     name="untie-the-knots",

@@ -16,7 +16,7 @@ from storage.errors import ConfigError
 from storage.findings import failures
 from storage.home import Home
 from storage.versions import load_manifest, verify_version, version_uri
-from tasks.audit import audit_version
+from tasks.audit.checks import audit_version
 from tasks.checkpointed import tally
 from tasks.resources import release
 from tests.world import World, make_world

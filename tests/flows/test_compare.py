@@ -21,9 +21,9 @@ from storage.home import Home
 from storage.manifests import Manifest
 from storage.policies import list_policies, policy_record
 from storage.versions import load_manifest
-from tasks.audit import audit_version
-from tasks.comparison import ComparisonConfig
-from tasks.comparison_result import KINDS, Comparison
+from tasks.audit.checks import audit_version
+from tasks.comparison.arms import ComparisonConfig
+from tasks.comparison.result import KINDS, Comparison
 from tests.campaigns import small_preset, without_pages
 from tests.tasks.test_comparison_report import compared
 from tests.world import World, make_world

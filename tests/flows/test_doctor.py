@@ -98,7 +98,7 @@ def test_a_qdrant_server_that_does_not_answer_is_a_problem() -> None:
 
 
 def test_a_missing_base_model_is_a_problem_and_not_a_crash(tmp_path: Path) -> None:
-    from tasks.base_policy import BasePolicyConfig
+    from tasks.training.base_policy import BasePolicyConfig
 
     check = doctor.base_model(BasePolicyConfig(base=str(tmp_path / "gone")))
     assert check.level == "problem"

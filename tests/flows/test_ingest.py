@@ -18,14 +18,14 @@ from storage.home import Home
 from storage.schemas import VECTORS
 from storage.tables import check_ref, read_table, read_tables
 from storage.vectors import IndexConfig, ensure_index
-from tasks.chunking import ChunkingConfig
-from tasks.contamination import ContaminationConfig
-from tasks.ingestion import IngestConfig
-from tasks.normalisation import NormalisationConfig
-from tasks.overlap import shared_run
-from tasks.python_corpus import PythonCorpusConfig
-from tasks.quarantine import QuarantineConfig
-from tasks.splitting import SplitConfig
+from tasks.corpus.chunking import ChunkingConfig
+from tasks.corpus.contamination import ContaminationConfig
+from tasks.corpus.ingestion import IngestConfig
+from tasks.corpus.normalisation import NormalisationConfig
+from tasks.corpus.overlap import shared_run
+from tasks.corpus.python_corpus import PythonCorpusConfig
+from tasks.corpus.quarantine import QuarantineConfig
+from tasks.corpus.splitting import SplitConfig
 from tests.small_embedder import DIGEST, SmallEmbedder, use_small_embedder
 from tests.tiny_policies import tiny_policy
 

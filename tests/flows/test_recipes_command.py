@@ -11,8 +11,8 @@ import yaml
 
 from flows.cli import main
 from flows.presets import load_preset
-from tasks.marks import SECTIONS
 from tasks.recipes import all_recipes, recipe_named
+from tasks.rounds.marks import SECTIONS
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -14,8 +14,8 @@ from storage.home import Home
 from storage.manifests import Manifest
 from storage.policies import add_policy, policy_folder, policy_record
 from storage.versions import load_manifest
-from tasks.audit import audit_version
-from tasks.handoff import hand_off, policy_trained_on, trainings_between
+from tasks.audit.checks import audit_version
+from tasks.training.handoff import hand_off, policy_trained_on, trainings_between
 from tests.campaigns import small_preset, without_pages
 from tests.world import World, make_world
 

@@ -21,8 +21,8 @@ from flows.cli import main
 from flows.printable import printable
 from flows.trace_view import marked, trace_lines
 from storage.home import Home
-from tasks.traces import Trace
-from tasks.tracing import trace
+from tasks.provenance.traces import Trace
+from tasks.provenance.tracing import trace
 from tests.rounds import BuiltRound, build_round, build_rounds
 from tests.world_by_hand import documents
 

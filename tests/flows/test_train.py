@@ -15,8 +15,8 @@ from storage.errors import IntegrityError, PolicyError
 from storage.home import Home
 from storage.policies import policy_record
 from storage.versions import version_uri
-from tasks.context_gain import ContextGainConfig
-from tasks.handoff import add_base_policy
+from tasks.measurements.context_gain import ContextGainConfig
+from tasks.training.handoff import add_base_policy
 from tests.mlflow_home import tracked
 from tests.rounds import build_round, make_corpus
 from tests.tiny_policies import tiny_policy

@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerFast
 from storage.home import Home
 from storage.refs import Ref
 from storage.tables import read_table
-from tasks.assembly import AssemblyConfig, AssemblyInputs, assemble
-from tasks.bundles import Bundle, Context, Dependency
-from tasks.packing import Measures, Packer
 from tasks.resources import PolicyInputs
+from tasks.samples.assembly import AssemblyConfig, AssemblyInputs, assemble
+from tasks.samples.bundles import Bundle, Context, Dependency
+from tasks.samples.packing import Measures, Packer
 from tests.sample_rules import Round, check_round
 from tests.word_world import BOS, SEPARATOR, WordWorld, make_word_world, negative, verdict, word_tokenizer
 

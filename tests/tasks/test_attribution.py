@@ -21,10 +21,10 @@ from storage.errors import ConfigError, PolicyError
 from storage.home import Home
 from storage.schemas import SAMPLES
 from storage.tables import write_table
-from tasks.attribution import AttributionConfig, attributable_gain
-from tasks.attribution_figures import AttributableGain, Measured, summary
-from tasks.dependencies import Chosen, bucket_bounds, bucket_of, choose_dependencies, turns
-from tasks.handoff import add_base_policy
+from tasks.measurements.attribution import AttributionConfig, attributable_gain
+from tasks.measurements.attribution_figures import AttributableGain, Measured, summary
+from tasks.measurements.dependencies import Chosen, bucket_bounds, bucket_of, choose_dependencies, turns
+from tasks.training.handoff import add_base_policy
 from tests.published_world import PublishedWorld, changed_policy, publish_tables, publish_world, sharp_world
 from tests.tiny_policies import tiny_policy, tiny_tokenizer
 
@@ -34,7 +34,7 @@ NATIVE, LENGTH = 110, 128
 
 @pytest.fixture
 def published(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedWorld:
-    monkeypatch.setattr("tasks.dependencies.NEAREST", 16)
+    monkeypatch.setattr("tasks.measurements.dependencies.NEAREST", 16)
     return publish_world(sharp_world(home, tmp_path, monkeypatch))
 
 
@@ -94,7 +94,7 @@ def test_gains_are_those_of_plain_passes(
     home: Home, published: PublishedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Recording.contexts = []
-    monkeypatch.setattr("tasks.attribution.Scorer", Recording)
+    monkeypatch.setattr("tasks.measurements.attribution.Scorer", Recording)
     result = attributable_gain(home, published.version, published.world.policy, ALL)
     model = _stretched(published.world.folder)
     samples = published.rows("samples")
@@ -170,7 +170,7 @@ def test_a_measurement_is_made_once(home: Home, published: PublishedWorld, tmp_p
 def test_a_dependency_that_nothing_may_replace_is_left_out(
     home: Home, published: PublishedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.attribution.exclusion", lambda *_: "copy")
+    monkeypatch.setattr("tasks.measurements.attribution.exclusion", lambda *_: "copy")
     result = attributable_gain(home, published.version, published.world.policy, ALL)
     assert (result.count, result.mean, result.tokens_read) == (0, None, 0)
     assert f"{result.dependencies} dependencies were left out" in result.note

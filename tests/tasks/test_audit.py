@@ -16,7 +16,7 @@ import pytest
 from storage.campaigns import RoundRecord, record_round, start_campaign
 from storage.errors import InputError
 from storage.home import Home
-from tasks.audit import AuditReport, audit_version
+from tasks.audit.checks import AuditReport, audit_version
 from tests.rounds import BuiltRound, build_round, build_rounds, version_folder
 from tests.world_by_hand import Row
 

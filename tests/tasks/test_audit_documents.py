@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from storage.home import Home
-from tasks.audit import audit_version
+from tasks.audit.checks import audit_version
 from tests.document_rounds import (
     RECIPES,
     SAMPLES,

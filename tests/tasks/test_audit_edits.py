@@ -9,7 +9,7 @@ import pytest
 
 from storage.digests import digest_json
 from storage.home import Home
-from tasks.audit import audit_version
+from tasks.audit.checks import audit_version
 from tests.rounds import build_rounds, version_folder
 from tests.world_by_hand import Row, Shards, chunks, documents, tokens
 

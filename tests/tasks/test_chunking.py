@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
-from tasks.chunking import Chunker, ChunkingConfig, Span, Tokenizing
+from tasks.corpus.chunking import Chunker, ChunkingConfig, Span, Tokenizing
 from tests.tiny_policies import tiny_tokenizer
 
 TOKENIZER: PreTrainedTokenizerFast = tiny_tokenizer()

@@ -15,9 +15,7 @@ from models.training import TrainingConfig
 from storage.campaigns import RoundRecord, differing_keys
 from storage.errors import ConfigError
 from storage.schemas import SAMPLES
-from tasks.assembly import AssemblyConfig
-from tasks.building import BuildConfig
-from tasks.comparison import (
+from tasks.comparison.arms import (
     DONATIONS,
     Arm,
     ComparisonConfig,
@@ -30,9 +28,11 @@ from tasks.comparison import (
     planned_arms,
     screeners_of,
 )
-from tasks.comparison_result import KINDS, spread_of, token_shares, unique_share
-from tasks.recipe import Recipe
+from tasks.comparison.result import KINDS, spread_of, token_shares, unique_share
 from tasks.recipes import all_recipes
+from tasks.rounds.building import BuildConfig
+from tasks.rounds.recipe import Recipe
+from tasks.samples.assembly import AssemblyConfig
 
 SMALL = BuildConfig(assembly=AssemblyConfig(target_tokens=128))
 
@@ -101,7 +101,7 @@ def test_a_recipe_s_own_seeds_move_with_the_arm_s_and_it_gets_only_options_it_ha
 ) -> None:
     known = all_recipes()
     drawn = Recipe("drawn", "ours", "", (), "none", (), options=Drawn)
-    for module in ("tasks.comparison", "tasks.recipes"):
+    for module in ("tasks.comparison.arms", "tasks.recipes"):
         monkeypatch.setattr(f"{module}.recipe_named", lambda name: {**known, "drawn": drawn}[name])
     build = SMALL.model_copy(update={"options": {"width": 8, "shape": "round"}})
     assert arm_build(Arm("drawn", 0), build, 1024).options == {"width": 8, "seed": 3}
@@ -123,7 +123,7 @@ def test_what_can_not_be_compared_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValidationError, match="pattern"):
         ComparisonConfig(name="../elsewhere", recipes=("policylong",))
     guided = Recipe("guided", "ours", "", (), "given", ())
-    monkeypatch.setattr("tasks.comparison.recipe_named", lambda name: guided)
+    monkeypatch.setattr("tasks.comparison.arms.recipe_named", lambda name: guided)
     with pytest.raises(ConfigError, match="does not know by which"):
         planned_arms(config("guided"))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.comparison_report import markdown, notes, sections
-from tasks.comparison_result import ArmResult, Comparison, summarised, token_shares
-from tasks.context_gain import ContextGain
+from tasks.comparison.report import markdown, notes, sections
+from tasks.comparison.result import ArmResult, Comparison, summarised, token_shares
+from tasks.measurements.context_gain import ContextGain
 
 
 def compared(gains: dict[str, list[float]], *, error: float | None = 0.01, note: str = "") -> Comparison:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from storage.errors import InputError
 from storage.home import Home
-from tasks.concatenation import ConcatenationInputs, StandardOptions, concatenate, concatenated
-from tasks.spans import Form
+from tasks.samples.spans import Form
+from tasks.whole_documents.concatenation import ConcatenationInputs, StandardOptions, concatenate, concatenated
 from tests.document_steps import (
     SEPARATOR,
     check_spans,
@@ -117,6 +117,6 @@ def test_a_budget_is_kept_and_one_that_cannot_be_filled_is_refused_before_anythi
 
 def test_documents_are_read_a_wave_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = concatenate.run(world.home, ConcatenationInputs(**document_inputs(world)), StandardOptions())
-    monkeypatch.setattr("tasks.document_order.WAVE_BYTES", 300)
+    monkeypatch.setattr("tasks.whole_documents.document_order.WAVE_BYTES", 300)
     inputs = ConcatenationInputs(**document_inputs(world, tokenizer="b" * 64))
     assert concatenate.run(world.home, inputs, StandardOptions())["samples"].sha256 == whole["samples"].sha256

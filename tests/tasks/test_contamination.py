@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import InputError
-from tasks.contamination import Benchmarks, benchmark_files
+from tasks.corpus.contamination import Benchmarks, benchmark_files
 
 QUESTION = "Which of the two functions of the module moves every value by a step, and which one by a word?"
 

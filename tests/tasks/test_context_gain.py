@@ -21,8 +21,8 @@ from storage.home import Home
 from storage.policies import policy_folder
 from storage.schemas import TABLES
 from storage.tables import write_table
-from tasks.context_gain import ContextGainConfig, context_gain, heldout_windows
-from tasks.handoff import add_base_policy
+from tasks.measurements.context_gain import ContextGainConfig, context_gain, heldout_windows
+from tasks.training.handoff import add_base_policy
 from tests.tiny_policies import tiny_policy
 
 CONFIG = ContextGainConfig(long=64, short=12, targets=8, windows=6, device="cpu", threads=1)

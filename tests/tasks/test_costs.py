@@ -33,10 +33,14 @@ from models.scoring import Context, Scorer, Scores
 from storage.errors import ConfigError
 from storage.home import Home
 from storage.tables import read_table
-from tasks.costs import Work, cost_figures, forward_flops, screening_work, training_flops
-from tasks.model_shape import ModelShape, model_shape
-from tasks.negative_verification import NegativeVerificationConfig, NegativeVerificationInputs, verify_negatives
+from tasks.measurements.costs import Work, cost_figures, forward_flops, screening_work, training_flops
+from tasks.measurements.model_shape import ModelShape, model_shape
 from tasks.resources import policy_for, release
+from tasks.screening.negative_verification import (
+    NegativeVerificationConfig,
+    NegativeVerificationInputs,
+    verify_negatives,
+)
 from tests.published_world import publish_world, sharp_world
 from tests.tiny_policies import SIZES
 

@@ -6,7 +6,7 @@ import itertools
 import random
 
 from storage.digests import digest_text
-from tasks.deduplication import DeduplicationConfig, Deduplicator, shingles
+from tasks.corpus.deduplication import DeduplicationConfig, Deduplicator, shingles
 
 CONFIG = DeduplicationConfig(permutations=256)
 

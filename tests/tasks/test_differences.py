@@ -15,7 +15,7 @@ from storage.errors import InputError, IntegrityError
 from storage.home import Home
 from storage.schemas import TABLES
 from storage.tables import write_table
-from tasks.differences import Differences, Distribution, changed, differences
+from tasks.provenance.differences import Differences, Distribution, changed, differences
 from tests.rounds import BuiltRound, build_round, build_rounds, make_corpus, version_folder
 from tests.world_by_hand import CONFIG, Row, Shards, chunks, documents, roots
 

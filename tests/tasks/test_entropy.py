@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.entropy import EntropyConfig, query_window, select_positions
+from tasks.screening.entropy import EntropyConfig, query_window, select_positions
 
 entropies = st.lists(st.floats(0, 12, width=32), max_size=120)
 

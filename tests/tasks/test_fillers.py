@@ -11,10 +11,10 @@ from models.embedders import EmbedderConfig
 from storage.home import Home
 from storage.tables import read_table
 from storage.vectors import IndexConfig
-from tasks.building import policy_inputs
 from tasks.recipes import recipe_named, resolved
 from tasks.resources import release
-from tasks.round import Round
+from tasks.rounds.building import policy_inputs
+from tasks.rounds.round import Round
 from tests.world import World, make_world
 
 

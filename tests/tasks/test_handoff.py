@@ -17,7 +17,7 @@ from storage.errors import InputError, IntegrityError, PolicyError
 from storage.home import Home
 from storage.policies import policy_folder, policy_record
 from storage.versions import version_uri
-from tasks.handoff import add_base_policy, add_external_policy, hand_off, policy_trained_on
+from tasks.training.handoff import add_base_policy, add_external_policy, hand_off, policy_trained_on
 from tests.rounds import BuiltRound, build_round
 from tests.tiny_policies import tiny_policy, tiny_tokenizer
 

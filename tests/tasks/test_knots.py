@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from storage.errors import ConfigError
 from storage.home import Home
-from tasks.document_order import TokenDocument
-from tasks.knots import KnotsInputs, KnotsOptions, cut_places, knotted, tie_knots
-from tasks.spans import Form
-from tasks.tags import tag_text
+from tasks.samples.spans import Form
+from tasks.whole_documents.document_order import TokenDocument
+from tasks.whole_documents.knots import KnotsInputs, KnotsOptions, cut_places, knotted, tie_knots
+from tasks.whole_documents.tags import tag_text
 from tests.document_steps import (
     SEPARATOR,
     check_spans,

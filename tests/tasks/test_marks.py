@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field
 
 from deploy.checks import method_defaults
 from models.training import TrainingConfig
-from tasks.building import BuildConfig
-from tasks.marks import SECTIONS, Mark, Option, options_of, read_mark
-from tasks.plan_yield import PlanConfig
+from tasks.planning.yields import PlanConfig
 from tasks.recipes import all_recipes
+from tasks.rounds.building import BuildConfig
+from tasks.rounds.marks import SECTIONS, Mark, Option, options_of, read_mark
 
 OPTIONS = [*method_defaults.marked_options(), *options_of(PlanConfig, "plan")]
 

@@ -18,12 +18,12 @@ from storage.hits import Hit, ordered_search
 from storage.home import Home
 from storage.tables import read_table
 from storage.vectors import IndexConfig
-from tasks.bundles import bundles_of
-from tasks.entropy import EntropyConfig, query_window, select_positions
-from tasks.negatives import NegativesConfig, NegativesInputs, find_negatives
-from tasks.passages import Passages
-from tasks.retrieval import choose_candidates, exclusion
-from tasks.verification import is_literal, pairs_of, relative_gain
+from tasks.samples.bundles import bundles_of
+from tasks.screening.entropy import EntropyConfig, query_window, select_positions
+from tasks.screening.negatives import NegativesConfig, NegativesInputs, find_negatives
+from tasks.screening.passages import Passages
+from tasks.screening.retrieval import choose_candidates, exclusion
+from tasks.screening.verification import is_literal, pairs_of, relative_gain
 from tests import literal_method
 from tests.literal_method import Chunk, Root
 from tests.word_world import WordWorld, make_word_world, negative, verdict, word_tokenizer
@@ -192,7 +192,7 @@ def negatives_of(
         index=IndexConfig(),
     )
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tasks.negatives.index_for", lambda home, corpus, index: Scored(scores))
+        patched.setattr("tasks.screening.negatives.index_for", lambda home, corpus, index: Scored(scores))
         refs = find_negatives.produce(world.home, inputs, config)
     return read_table(world.home.path, refs["negatives"]).to_dicts()
 

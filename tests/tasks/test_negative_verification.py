@@ -18,7 +18,8 @@ from storage.errors import ConfigError, IntegrityError
 from storage.home import Home
 from storage.schemas import NEGATIVES, POSITIONS
 from storage.tables import read_table, write_table
-from tasks.negative_verification import (
+from tasks.resources import release
+from tasks.screening.negative_verification import (
     NegativeVerificationConfig,
     NegativeVerificationInputs,
     PairKey,
@@ -28,7 +29,6 @@ from tasks.negative_verification import (
     verify_negatives,
     walks_of,
 )
-from tasks.resources import release
 from tests.published_world import PublishedWorld, publish_world, sharp_world
 from tests.world import World
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from storage.home import Home
 from storage.vectors import IndexConfig
-from tasks.document_order import RoundDocuments, TokenDocument
-from tasks.neighbour_concatenation import (
+from tasks.samples.spans import Form
+from tasks.whole_documents.document_order import RoundDocuments, TokenDocument
+from tasks.whole_documents.neighbour_concatenation import (
     NeighbourConcatenationInputs,
     concatenate_neighbours,
     followed_by_neighbours,
 )
-from tasks.neighbours import KnnOptions, NeighbourInputs, documents_needed, find_neighbours, mean_vector
-from tasks.spans import Form
+from tasks.whole_documents.neighbours import KnnOptions, NeighbourInputs, documents_needed, find_neighbours, mean_vector
 from tests.document_steps import (
     SEPARATOR,
     check_spans,

@@ -17,10 +17,10 @@ from models.embedders import EmbedderConfig
 from storage.errors import ConfigError, InputError
 from storage.home import Home
 from storage.vectors import IndexConfig
-from tasks.interleaving import InterleavingInputs, interleave, negatives_of
-from tasks.meta_chunks import MetaChunkInputs, chosen_stretches, cut_meta_chunks
-from tasks.meta_retrieval import MetaRetrievalInputs, retrieve_for_meta_chunks
-from tasks.nextlong import MetaChunk, NextLongOptions, group_paragraphs, negatives_each, plans_of
+from tasks.whole_documents.interleaving import InterleavingInputs, interleave, negatives_of
+from tasks.whole_documents.meta_chunks import MetaChunkInputs, chosen_stretches, cut_meta_chunks
+from tasks.whole_documents.meta_retrieval import MetaRetrievalInputs, retrieve_for_meta_chunks
+from tasks.whole_documents.nextlong import MetaChunk, NextLongOptions, group_paragraphs, negatives_each, plans_of
 from tests.document_steps import SEPARATOR, document_inputs, literal_order, rows_of, tokenise
 from tests.world import World, embed, make_world
 
@@ -294,6 +294,6 @@ def test_another_embedder_than_the_corpuss_is_refused(world: World, monkeypatch:
     class Other:
         digest = "f" * 64
 
-    monkeypatch.setattr("tasks.meta_retrieval.embedder_for", lambda config: Other())
+    monkeypatch.setattr("tasks.whole_documents.meta_retrieval.embedder_for", lambda config: Other())
     with pytest.raises(ConfigError, match="the corpus was embedded with"):
         run_round(world, CHOICE)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.normalisation import NormalisationConfig, normalised
-from tasks.quarantine import Refusal
+from tasks.corpus.normalisation import NormalisationConfig, normalised
+from tasks.corpus.quarantine import Refusal
 
 CONFIG = NormalisationConfig(min_characters=1, max_characters=1_000)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.overlap import RunIndex, RunSet, fold, folded_codes, shared_run, text_hashes, window_hashes
+from tasks.corpus.overlap import RunIndex, RunSet, fold, folded_codes, shared_run, text_hashes, window_hashes
 
 SMALL = st.text(alphabet="ab \n\u00a0é𝄞", max_size=60)
 

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.bundles import Bundle, Context, Dependency
-from tasks.packing import Draft, Measures, Packer
+from tasks.samples.bundles import Bundle, Context, Dependency
+from tasks.samples.packing import Draft, Measures, Packer
 
 CHUNKS = 40
 

@@ -15,17 +15,17 @@ from flows.presets import load_preset, preset_names
 from models.policy import load_config
 from storage.errors import ConfigError
 from storage.home import Home
-from tasks.assembly import AssemblyConfig
-from tasks.building import BuildConfig
-from tasks.entropy import EntropyConfig
-from tasks.model_shape import ModelShape, model_shape
-from tasks.negative_verification import NegativeVerificationConfig
-from tasks.negatives import NegativesConfig
-from tasks.plan import Hours, TrainingPlan, plan_round, vector_bytes
-from tasks.plan_yield import PlanConfig, Yield, assumed_yield, measured_yield
-from tasks.retrieval import RetrievalConfig
-from tasks.roots import RootsConfig
-from tasks.verification import VerificationConfig
+from tasks.measurements.model_shape import ModelShape, model_shape
+from tasks.planning.plan import Hours, TrainingPlan, plan_round, vector_bytes
+from tasks.planning.yields import PlanConfig, Yield, assumed_yield, measured_yield
+from tasks.rounds.building import BuildConfig
+from tasks.samples.assembly import AssemblyConfig
+from tasks.screening.entropy import EntropyConfig
+from tasks.screening.negative_verification import NegativeVerificationConfig
+from tasks.screening.negatives import NegativesConfig
+from tasks.screening.retrieval import RetrievalConfig
+from tasks.screening.roots import RootsConfig
+from tasks.screening.verification import VerificationConfig
 from tests.rounds import build_round, build_rounds
 from tests.tiny_policies import tiny_policy
 

@@ -17,10 +17,10 @@ from models.embedders import EmbedderConfig
 from storage.errors import ConfigError, InputError
 from storage.home import Home
 from storage.vectors import IndexConfig
-from tasks.probe import ProbeSet, compare_probe, compare_versions, drift, probe_of_version
-from tasks.probe_screening import probe_null, screen_probe
+from tasks.measurements.probe import ProbeSet, compare_probe, compare_versions, drift, probe_of_version
+from tasks.measurements.probe_screening import probe_null, screen_probe
 from tasks.resources import release
-from tasks.roots import RootsConfig
+from tasks.screening.roots import RootsConfig
 from tests.published_world import PublishedWorld, changed_policy, publish_tables, publish_world, sharp_world
 from tests.world import World
 

@@ -20,12 +20,12 @@ from storage.home import Home
 from storage.manifests import Manifest, Source
 from storage.tracking import Tracking
 from storage.versions import load_manifest, verify_version, version_uri
-from tasks import publishing
-from tasks.audit import audit_version
-from tasks.dataset_card import dataset_card
-from tasks.funnel import FUNNEL, TOKENS, funnel_counts, token_counts
-from tasks.plots import PLOTS, histogram, write_plots
-from tasks.publishing import publish_round, report_folder, with_documents
+from tasks.audit.checks import audit_version
+from tasks.rounds import publishing
+from tasks.rounds.dataset_card import dataset_card
+from tasks.rounds.funnel import FUNNEL, TOKENS, funnel_counts, token_counts
+from tasks.rounds.plots import PLOTS, histogram, write_plots
+from tasks.rounds.publishing import publish_round, report_folder, with_documents
 from tests.rounds import BuiltRound, build_round, frames
 from tests.world_by_hand import CONFIG, round_tables
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tasks import python_corpus
-from tasks.python_corpus import (
+from tasks.corpus import python_corpus
+from tasks.corpus.python_corpus import (
     QUICKSTART_SPLIT,
     PythonCorpusConfig,
     iterate_python_documents,
     normalise_text,
     package_versions,
 )
-from tasks.python_modules import is_generated, render_api, strip_docstrings
-from tasks.splitting import part_of
+from tasks.corpus.python_modules import is_generated, render_api, strip_docstrings
+from tasks.corpus.splitting import part_of
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from storage.errors import QuarantineError
-from tasks.quarantine import REASONS, QuarantineConfig, Reason, Refusal, check_share, refused_row
+from tasks.corpus.quarantine import REASONS, QuarantineConfig, Reason, Refusal, check_share, refused_row
 
 
 def test_every_reason_is_explained() -> None:

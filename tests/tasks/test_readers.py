@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import InputError
-from tasks.documents import RawDocument
-from tasks.quarantine import Refusal
-from tasks.readers import ReadingConfig, Row, bounded_lines, read_rows
-from tasks.sources import find_sources
+from tasks.corpus.documents import RawDocument
+from tasks.corpus.quarantine import Refusal
+from tasks.corpus.readers import ReadingConfig, Row, bounded_lines, read_rows
+from tasks.corpus.sources import find_sources
 
 CONFIG = ReadingConfig()
 

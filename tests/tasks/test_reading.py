@@ -12,8 +12,8 @@ import pytest
 
 from storage.errors import ResourceError
 from storage.home import Home
-from tasks.ingestion import IngestConfig
-from tasks.reading import ReadInputs, read_documents
+from tasks.corpus.ingestion import IngestConfig
+from tasks.corpus.reading import ReadInputs, read_documents
 
 CONFIG = IngestConfig(paths=("rows.jsonl",)).reading
 

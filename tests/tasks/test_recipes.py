@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import tasks.recipes
 from storage.errors import ConfigError
-from tasks.building import BuildConfig
-from tasks.recipe import Recipe
 from tasks.recipes import all_recipes, recipe_named, resolved
-from tasks.screeners import screener_of
+from tasks.rounds.building import BuildConfig
+from tasks.rounds.recipe import Recipe
+from tasks.rounds.screeners import screener_of
 
 POLICIES = ["base", "first", "second"]
 
@@ -49,8 +49,8 @@ def test_an_unknown_recipe_or_option_is_one_clear_line() -> None:
 def test_a_new_recipe_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tenth.py").write_text(
         "from pydantic import BaseModel\n"
-        "from tasks.recipe import Recipe\n"
-        "from tasks.stages import ASSEMBLY, NEGATIVES, SCREENING\n"
+        "from tasks.rounds.recipe import Recipe\n"
+        "from tasks.stages.screened import ASSEMBLY, NEGATIVES, SCREENING\n"
         "class Options(BaseModel):\n"
         "    width: int = 3\n"
         "RECIPE = Recipe(name='tenth', source='here', summary='a trial', stages=(*SCREENING, NEGATIVES, ASSEMBLY),\n"

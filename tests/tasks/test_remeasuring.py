@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from storage.errors import ConfigError, PolicyError
 from storage.home import Home
 from storage.policies import policy_folder
-from tasks.handoff import add_base_policy
-from tasks.remeasuring import RemeasuringConfig, measured_under
+from tasks.measurements.remeasuring import RemeasuringConfig, measured_under
+from tasks.training.handoff import add_base_policy
 from tests.published_world import PublishedWorld, changed_policy, publish_tables, publish_world, sharp_world
 from tests.tiny_policies import tiny_policy, tiny_tokenizer
 

@@ -26,9 +26,9 @@ from torch import Tensor
 from models.scoring import Scorer
 from storage.home import Home
 from storage.tables import read_table
-from tasks.entropy import EntropyConfig, EntropyInputs, screen_entropy, select_positions
 from tasks.resources import PolicyInputs, ReadyPolicy
-from tasks.verification import VerificationConfig, VerificationInputs, relative_gain, verify
+from tasks.screening.entropy import EntropyConfig, EntropyInputs, screen_entropy, select_positions
+from tasks.screening.verification import VerificationConfig, VerificationInputs, relative_gain, verify
 from tests.literal_method import LiteralPolicy
 from tests.word_world import WordWorld, make_word_world, word_tokenizer
 

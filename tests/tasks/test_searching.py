@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from storage.errors import InputError
 from storage.home import Home
-from tasks.searching import pattern, search
+from tasks.provenance.searching import pattern, search
 from tests.published_world import PublishedWorld, publish_world
 from tests.rounds import BuiltRound, build_round, build_rounds, make_corpus, make_policy
 from tests.world import make_world

@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.overlap import shared_run
-from tasks.separation import paragraph_spans, separated
+from tasks.corpus.overlap import shared_run
+from tasks.corpus.separation import paragraph_spans, separated
 
 LENGTH = 12
 PARAGRAPHS = st.lists(

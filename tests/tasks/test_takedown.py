@@ -9,7 +9,7 @@ import pytest
 
 from storage.errors import InputError
 from storage.home import Home
-from tasks.takedown import Takedown, takedown
+from tasks.provenance.takedown import Takedown, takedown
 from tests.rounds import BuiltRound, build_round, build_rounds, make_corpus, make_policy, version_folder
 from tests.world_by_hand import Row, Shards, chunks, documents, roots
 

@@ -16,10 +16,10 @@ from transformers import AutoTokenizer
 
 from storage.errors import InputError, IntegrityError
 from storage.home import Home
-from tasks.lookup import find_sample, find_span, open_subject
-from tasks.token_origins import Origins, tokens_of
-from tasks.traces import Trace
-from tasks.tracing import trace
+from tasks.provenance.lookup import find_sample, find_span, open_subject
+from tasks.provenance.token_origins import Origins, tokens_of
+from tasks.provenance.traces import Trace
+from tasks.provenance.tracing import trace
 from tests.published_world import PublishedWorld, publish_world
 from tests.rounds import BuiltRound, build_round, build_rounds, make_corpus, make_policy, version_folder
 from tests.world import make_world

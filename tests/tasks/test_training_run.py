@@ -14,10 +14,10 @@ from storage.errors import BusyError
 from storage.home import Home
 from storage.policies import policy_folder, policy_record
 from storage.versions import version_uri
-from tasks.handoff import HandOff, add_base_policy, hand_off
-from tasks.training_report import training_report
-from tasks.training_run import TrainingResult, recorded_training, run_training, training_key
-from tasks.training_tracking import log_training
+from tasks.training.handoff import HandOff, add_base_policy, hand_off
+from tasks.training.report import training_report
+from tasks.training.run import TrainingResult, recorded_training, run_training, training_key
+from tasks.training.tracking import log_training
 from tests.mlflow_home import tracked
 from tests.rounds import build_round
 from tests.tiny_policies import tiny_policy

@@ -8,7 +8,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.windows import cut_windows
+from tasks.corpus.windows import cut_windows
 
 texts = st.text(st.sampled_from(list("ab c,\n\t.é")), max_size=400) | st.lists(
     st.sampled_from(["word ", "\n", "\n\n", "longer_identifier", " ", "(x)"]), max_size=120

@@ -1,0 +1,1 @@
+"""Several recipes at equal tokens, compared."""

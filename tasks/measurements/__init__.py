@@ -1,0 +1,1 @@
+"""Measurements on published rounds and policies: context gain, attribution, probes, costs."""

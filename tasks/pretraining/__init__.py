@@ -1,0 +1,1 @@
+"""The quickstart's base model: made, and measured for its card."""

@@ -1,0 +1,1 @@
+"""The hand-over from data to training and back."""
