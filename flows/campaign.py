@@ -12,13 +12,13 @@ from prefect import flow
 
 from flows.build import BuildInputs, build_round
 from flows.checks import check_start
-from flows.console import RoundRow, WorkedExample
 from flows.evaluate import evaluate_policy
 from flows.ingest import ingest
 from flows.measure import measure_round
 from flows.outcome import round_rows, worked_example
 from flows.presets import Preset
 from flows.train import train_round
+from flows.views.console import RoundRow, WorkedExample
 from storage.campaigns import Campaign, RoundRecord, load_campaign, record_round, start_campaign
 from storage.files import sweep
 from storage.home import Home

@@ -58,26 +58,9 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    from flows import (
-        commands,
-        compare_command,
-        config_commands,
-        diff_command,
-        policy_commands,
-        recipe_commands,
-        trace_commands,
-    )
+    from flows.commands import register_all
 
-    for group in (
-        commands,
-        policy_commands,
-        compare_command,
-        recipe_commands,
-        trace_commands,
-        diff_command,
-        config_commands,
-    ):
-        group.register(app)
+    register_all(app)
     _stop_on_termination()
     given = _global_options_first(list(sys.argv[1:] if arguments is None else arguments))
     try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from flows.console import RoundRow, WorkedExample
+from flows.views.console import RoundRow, WorkedExample
 from models.policy import load_tokenizer
 from storage.campaigns import Campaign
 from storage.corpora import open_corpus

@@ -13,8 +13,8 @@ import pytest
 import typer.main
 from packaging.requirements import Requirement
 
-from flows import commands, diff_command, policy_commands, recipe_commands, trace_commands
 from flows.cli import app
+from flows.commands import register_all
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -50,11 +50,7 @@ def command_lines() -> list[tuple[str, str]]:
 
 def resolves(line: str) -> bool:
     """Whether the words of a command line name a command and options that exist."""
-    commands.register(app)
-    policy_commands.register(app)
-    recipe_commands.register(app)
-    trace_commands.register(app)
-    diff_command.register(app)
+    register_all(app)
     command: Any = typer.main.get_command(app)
     options = {name for parameter in command.params for name in parameter.opts}
     for word in shlex.split(line)[1:]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from flows import server
 from flows.campaign import CampaignResult
 from flows.cli import main
-from flows.console import RoundRow
+from flows.views.console import RoundRow
 from models.policy_files import policy_digest
 from storage.campaigns import Campaign
 from storage.home import Home

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from rich.console import Console
 
-from flows.console import RoundRow, WorkedExample, rounds_table, show_campaign
+from flows.views.console import RoundRow, WorkedExample, rounds_table, show_campaign
 
 DIGESTS = [f"{number:x}" * 64 for number in range(1, 8)]
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from flows.cli import main
-from flows.printable import printable
-from flows.trace_view import marked, trace_lines
+from flows.views.printable import printable
+from flows.views.trace import marked, trace_lines
 from storage.home import Home
 from tasks.provenance.traces import Trace
 from tasks.provenance.tracing import trace

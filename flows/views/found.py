@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from flows.printable import printable
-from flows.trace_view import tokens
+from flows.views.printable import printable
+from flows.views.trace import tokens
 from storage.digests import short
 from tasks.provenance.searching import TEXT, Hit, SearchResult
 from tasks.provenance.takedown import Takedown, VersionReach

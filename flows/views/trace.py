@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.printable import printable
+from flows.views.printable import printable
 from storage.digests import short
 from tasks.provenance.lineage import Ancestor
 from tasks.provenance.traces import Link, Origin, Piece, Seed, Trace

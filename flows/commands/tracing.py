@@ -23,9 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON."
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to the application; a second time changes nothing."""
-    if any(command.callback is trace for command in app.registered_commands):
-        return
+    """Adds the commands to the application."""
     for command in (trace, search, takedown):
         app.command()(command)
 
@@ -49,7 +47,7 @@ def trace(
     """
     session: Session = context.obj
     home = session.existing()
-    from flows.trace_view import trace_lines
+    from flows.views.trace import trace_lines
     from tasks.provenance.lookup import split_target
     from tasks.provenance.tracing import trace as traced
 
@@ -74,7 +72,7 @@ def search(
     """Find the samples that hold a text or a document."""
     session: Session = context.obj
     home = session.existing()
-    from flows.found_view import search_lines
+    from flows.views.found import search_lines
     from tasks.provenance.searching import search as searched
 
     found = searched(home, version, text, limit=limit)
@@ -97,7 +95,7 @@ def takedown(
     """
     session: Session = context.obj
     home = session.existing()
-    from flows.found_view import takedown_lines
+    from flows.views.found import takedown_lines
     from tasks.provenance.takedown import takedown as followed
 
     found = followed(home, document)

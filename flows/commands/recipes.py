@@ -19,9 +19,8 @@ _PIPED = 140
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to the application; a second time changes nothing."""
-    if all(command.callback is not recipes for command in app.registered_commands):
-        app.command()(recipes)
+    """Adds the command to the application."""
+    app.command()(recipes)
 
 
 def recipes(

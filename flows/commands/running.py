@@ -30,9 +30,7 @@ QUICKSTART = "quickstart"
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to the application, in the order of the help page; a second time changes nothing."""
-    if app.registered_commands:
-        return
+    """Adds the commands to the application, in the order of the help page."""
     for command in (run, ingest, pretrain, build, train, evaluate, audit, status, doctor):
         app.command()(command)
 
@@ -71,7 +69,7 @@ def run(
         before = journal_size(home)
         result = campaign(str(home.path), chosen)
         done = steps_done(home, since=before)
-    from flows.console import show_campaign
+    from flows.views.console import show_campaign
 
     show_campaign(results(), home.path, result.rows, result.example)
     if not done:

@@ -13,9 +13,7 @@ from storage.digests import short
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the group of commands to the application; a second time changes nothing."""
-    if any(group.name == "policy" for group in app.registered_groups):
-        return
+    """Adds the group of commands to the application."""
     group = typer.Typer(no_args_is_help=True, help="Bring in, list and look at checkpoints.")
     group.command("add")(add)
     group.command("list")(listing)

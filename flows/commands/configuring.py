@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from flows.commands import QUICKSTART, Changes, PresetName, chosen_preset
+from flows.commands.running import QUICKSTART, Changes, PresetName, chosen_preset
 from flows.session import Session, results
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the group of commands to the application; a second time changes nothing."""
-    if any(group.name == "config" for group in app.registered_groups):
-        return
+    """Adds the group of commands to the application."""
     group = typer.Typer(no_args_is_help=True, help="Look at presets and what every option means.")
     group.command("show")(show)
     group.command("list")(listing)
@@ -22,7 +20,7 @@ def show(context: typer.Context, preset: PresetName = QUICKSTART, changes: Chang
     """Print a preset in full, every option with its meaning; the output is a preset file itself."""
     session: Session = context.obj
     chosen = chosen_preset(session, preset, changes, None)
-    from flows.explain import explained
+    from flows.views.explain import explained
 
     results().print(explained(chosen), highlight=False, markup=False, soft_wrap=True)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.tracing import AsJson, show
 from flows.session import Session, results
-from flows.trace_commands import AsJson, show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,9 +21,7 @@ SHOWN = 60
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to the application; a second time changes nothing."""
-    if any(command.callback is diff for command in app.registered_commands):
-        return
+    """Adds the command to the application."""
     app.command()(diff)
 
 
@@ -116,7 +114,7 @@ def _rounded(value: float) -> str:
 
 
 def _value(value: Any) -> str:
-    from flows.printable import printable
+    from flows.views.printable import printable
 
     if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
         return value[:12]

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.commands import QUICKSTART, Changes, PresetName
+from flows.commands.running import QUICKSTART, Changes, PresetName
 from flows.session import Session, messages, results
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to the application; a second time changes nothing."""
-    if any(command.callback is compare for command in app.registered_commands):
-        return
+    """Adds the command to the application."""
     app.command()(compare)
 
 
