@@ -21,6 +21,9 @@ CHARACTERS_PER_BLOCK = 100_000
 """A long document is tokenised in blocks of this size; the counts guide the cuts only."""
 LARGEST = 512
 """Largest chunk where nothing is said, tokens: its share of a screening context of 2K (docs/method.md 2.5)."""
+SEPARATING = 8
+"""Left free of a policy's context for separator and BOS where nothing is said, tokens: chunk, separator and three times
+as much root fit. Ours."""
 _BORDERS = (
     re.compile(r"\n\s*\n"),
     re.compile(r"\n"),
@@ -38,8 +41,8 @@ class ChunkingConfig(BaseModel):
     max_tokens: int | None = Field(
         None,
         ge=8,
-        description="Largest chunk, tokens of the policy; null: a quarter of the policy's own context, at most 512,"
-        " the share of a screening context of 2K. [ours 2.5]",
+        description="Largest chunk, tokens of the policy; null: a quarter of the policy's own context, less 8"
+        " for separator and BOS, at most 512. [ours 2.5]",
     )
     min_tokens: int = Field(16, ge=1, description="A smaller piece is left out and counted. Tokens. [ours 2.4]")
     min_fill: float = Field(
@@ -60,7 +63,7 @@ class ChunkingConfig(BaseModel):
         """The same with its largest chunk decided, for a policy whose own context is ``context`` tokens."""
         if self.max_tokens is not None:
             return self
-        return self.model_copy(update={"max_tokens": max(self.min_tokens, min(LARGEST, context // 4))})
+        return self.model_copy(update={"max_tokens": max(self.min_tokens, min(LARGEST, context // 4 - SEPARATING))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Chunker:
         self._tokenizing = tokenizing
         self._pieces = pieces
         self._limit = limit
-        self._config = config.fitted(4 * LARGEST)
+        self._config = config.fitted(4 * (LARGEST + SEPARATING))
         self._most = self._config.max_tokens or LARGEST
 
     def spans(self, text: str) -> list[Span]:

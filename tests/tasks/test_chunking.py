@@ -109,8 +109,8 @@ def test_the_smallest_chunk_can_not_be_larger_than_the_largest() -> None:
 
 
 def test_the_largest_chunk_follows_the_policys_context_where_nothing_is_said() -> None:
-    assert ChunkingConfig().fitted(512).max_tokens == 128
-    assert ChunkingConfig().fitted(2048).max_tokens == 512
+    assert ChunkingConfig().fitted(512).max_tokens == 120
+    assert ChunkingConfig().fitted(2048).max_tokens == 504
     assert ChunkingConfig().fitted(32_768).max_tokens == 512
     assert ChunkingConfig().fitted(40).max_tokens == ChunkingConfig().min_tokens
     assert ChunkingConfig(max_tokens=77).fitted(512).max_tokens == 77
