@@ -190,6 +190,11 @@ def build(
 
         inputs = round_inputs(home, chosen, number, corpus, screener)
         version = build_round(str(home.path), inputs, chosen.build)
+        from storage.versions import load_manifest
+        from tasks.rounds.summary import round_summary
+
+        for line in round_summary(load_manifest(home, version), version):
+            messages().print(line, highlight=False, markup=False, soft_wrap=True)
     results().print(version, highlight=False, soft_wrap=True)
 
 

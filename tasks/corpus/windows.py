@@ -11,6 +11,7 @@ Encode = Callable[[str], tuple[Sequence[int], Sequence[tuple[int, int]]]]
 
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LINE = re.compile(r"\n")
+_BLANK = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,36 @@ def cut_windows(text: str, encode: Encode, *, max_tokens: int, min_tokens: int) 
     ``min_tokens`` are left out. White space between windows belongs to none.
     """
     start = _skip_blank(text, 0)
-    reach = max(64, max_tokens * 6)
+    reach = reach_of(max_tokens)
     while start < len(text):
         window = _cut_one(text, start, encode, max_tokens, min_tokens, reach)
         if len(window.ids) >= min_tokens:
             yield window
         start = _skip_blank(text, window.end)
+
+
+def reach_of(max_tokens: int) -> int:
+    """Characters that are tokenised to find a window of ``max_tokens`` tokens; more where they turn out to be fewer."""
+    return max(64, max_tokens * 6)
+
+
+def cut_window_behind(
+    text: str, place: int, stop: int, encode: Encode, *, max_tokens: int, min_tokens: int
+) -> Window | None:
+    """One window that begins at the first paragraph behind character ``place`` and ends before ``stop``.
+
+    Where no paragraph begins within half of what is left, it begins at a line, failing that at the next word. None when
+    fewer than ``min_tokens`` are left. Only this window is tokenised, whatever the document's length.
+    """
+    middle = (place + stop) // 2
+    borders = (border.search(text, place, middle) for border in (_PARAGRAPH, _LINE, _BLANK))
+    start = _skip_blank(text, next((found.end() for found in borders if found), place))
+    if start >= stop:
+        return None
+    window = _cut_one(text[start:stop], 0, encode, max_tokens, min_tokens, reach_of(max_tokens))
+    if len(window.ids) < min_tokens:
+        return None
+    return Window(start + window.start, start + window.end, window.ids)
 
 
 def _cut_one(text: str, start: int, encode: Encode, max_tokens: int, min_tokens: int, reach: int) -> Window:

@@ -1,9 +1,11 @@
 """Roots: the windows of documents in which the policy's uncertainty is looked for (docs/method.md 2.0, ours).
 
 Documents of the screened part are visited in the order of a hash of their id and cut into windows; of each at most
-``windows_per_document`` are taken, chosen by hash. The table's order is again by hash, so that every round takes its
-own slice of it, disjoint from all others and the same in every recipe that looks for uncertainty. Probe roots come
-from the documents set aside for them at ingest; they are screened in every round and never trained on.
+``windows_per_document`` are taken, chosen by hash. A document that has many times as many is not cut as a whole: it is
+divided into ``windows_per_document`` stretches, and in each a window is cut behind a place chosen by hash. The table's
+order is again by hash, so that every round takes its own slice of it, disjoint from all others and the same in every
+recipe that looks for uncertainty. Probe roots come from the documents set aside for them at ingest; they are screened
+in every round and never trained on.
 """
 
 from __future__ import annotations
@@ -25,9 +27,13 @@ from storage.schemas import ROOTS
 from storage.tables import RowReader, read_table, write_table
 from tasks.checkpointed import step
 from tasks.corpus.splitting import Part, unit_hash
-from tasks.corpus.windows import cut_windows
+from tasks.corpus.windows import Encode, Window, cut_window_behind, cut_windows, reach_of
+from tasks.progress import track
 
 Role = Literal["train", "probe"]
+LONG = 4
+"""A document is not cut as a whole from so many times the text on that its windows need. Ours: a book is 650,000
+characters, of which a few windows are wanted."""
 
 
 class RootsConfig(BaseModel):
@@ -62,7 +68,7 @@ class RootsInputs(BaseModel):
     tokenizer_folder: str = Field(exclude=True)
 
 
-@step("roots", code_version=1)
+@step("roots", code_version=2)
 def cut_roots(home: Home, inputs: RootsInputs, config: RootsConfig) -> dict[str, Ref]:
     """The roots table of a campaign: probe roots first, then ``rounds x roots_per_round`` roots in the order of their
     use.
@@ -96,7 +102,14 @@ def _needed(role: Role) -> str:
 
 
 def _roots_of_part(
-    home: Home, documents: Ref, ids: pl.DataFrame, role: Role, part: Part, wanted: int, encode: Any, config: RootsConfig
+    home: Home,
+    documents: Ref,
+    ids: pl.DataFrame,
+    role: Role,
+    part: Part,
+    wanted: int,
+    encode: Encode,
+    config: RootsConfig,
 ) -> list[dict[str, Any]]:
     """At least ``wanted`` roots of a part where it has them, cut back to ``wanted``, ordered by hash."""
     if not wanted:
@@ -109,7 +122,8 @@ def _roots_of_part(
     found: list[dict[str, Any]] = []
     wave = max(64, wanted)
     for start in range(0, len(order), wave):
-        for doc, _ in sorted(order[start : start + wave]):
+        several = sorted(order[start : start + wave])
+        for doc, _ in track(several, len(several), f"cutting {role} roots", "documents"):
             found.extend(_roots_of_document(doc, reader[doc], role, encode, config))
         if len(found) >= wanted:
             break
@@ -119,11 +133,9 @@ def _roots_of_part(
 
 
 def _roots_of_document(
-    doc: int, row: dict[str, Any], role: Role, encode: Any, config: RootsConfig
+    doc: int, row: dict[str, Any], role: Role, encode: Encode, config: RootsConfig
 ) -> Iterator[dict[str, Any]]:
-    windows = list(cut_windows(row["text"], encode, max_tokens=config.root_tokens, min_tokens=config.min_tokens))
-    windows.sort(key=lambda w: unit_hash("window", config.seed, row["doc_id"], w.start))
-    for window in sorted(windows[: config.windows_per_document], key=lambda w: w.start):
+    for window in sorted(_windows(row["doc_id"], row["text"], encode, config), key=lambda w: w.start):
         yield {
             "root_id": digest_json([row["doc_id"], window.start, window.end, window.ids]),
             "doc": doc,
@@ -134,7 +146,27 @@ def _roots_of_document(
         }
 
 
-def _encoder(folder: Path) -> Any:
+def _windows(doc_id: str, text: str, encode: Encode, config: RootsConfig) -> list[Window]:
+    """At most ``windows_per_document`` windows that do not overlap; of a long document only these are tokenised.
+
+    Long is more than ``LONG`` times the characters that so many windows are looked for in.
+    """
+    count, limits = config.windows_per_document, (config.root_tokens, config.min_tokens)
+    if len(text) <= LONG * count * reach_of(config.root_tokens):
+        windows = list(cut_windows(text, encode, max_tokens=limits[0], min_tokens=limits[1]))
+        windows.sort(key=lambda w: unit_hash("window", config.seed, doc_id, w.start))
+        return windows[:count]
+    stretch = len(text) // count
+    found: list[Window] = []
+    for number in range(count):
+        begin = number * stretch
+        place = begin + int(unit_hash("window-place", config.seed, doc_id, number) * stretch / 2)
+        window = cut_window_behind(text, place, begin + stretch, encode, max_tokens=limits[0], min_tokens=limits[1])
+        found.extend([window] if window else [])
+    return found
+
+
+def _encoder(folder: Path) -> Encode:
     tokenizer = load_tokenizer(folder)
 
     def encode(text: str) -> tuple[list[int], list[tuple[int, int]]]:
