@@ -16,6 +16,8 @@ from prefect import flow
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.links import mlflow_links, tracked_round, version_links
+from flows.logs import say_round
 from models.embedders import EmbedderConfig
 from storage.corpora import open_corpus
 from storage.home import Home
@@ -83,13 +85,16 @@ def build_round(home_path: str, inputs: BuildInputs, config: BuildConfig) -> str
         tables = RoundTables.of(this)
         standing = standing_of(home, recipe.screener, screener, inputs.policy, inputs.previous_version)
         manifest = round_manifest(this, recipe, tables, standing)
+        tracking = Tracking(home)
         version = publish_round(
             home,
             inputs.campaign,
             manifest,
             tables.files(),
-            tracking=Tracking(home),
+            tracking=tracking,
             measures={"screening_seconds": round(sum(this.seconds), 1)},
         )
-        report_round(manifest, version)
+        links = [*version_links(home, version), *mlflow_links(tracked_round(tracking, version))]
+        report_round(manifest, version, links)
+        say_round(manifest, version)
         return version

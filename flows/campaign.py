@@ -10,20 +10,27 @@ from typing import Any
 
 from prefect import flow
 
+from flows.approval import approve, check_can_suspend
 from flows.build import BuildInputs, build_round
 from flows.checks import check_start
 from flows.evaluate import evaluate_policy
+from flows.handing_over import check_train_deployment, train_by_deployment
 from flows.ingest import ingest
+from flows.links import version_links
+from flows.logs import say
 from flows.measure import measure_round
 from flows.outcome import round_rows, worked_example
 from flows.presets import Preset
+from flows.report import pages_after_round
 from flows.train import train_round
 from flows.views.console import RoundRow, WorkedExample
 from storage.campaigns import Campaign, RoundRecord, load_campaign, record_round, start_campaign
 from storage.files import sweep
 from storage.home import Home
+from storage.versions import load_manifest
 from tasks.recipes import recipe_named
 from tasks.resources import release
+from tasks.rounds.report import round_markdown
 from tasks.rounds.screeners import screener_of
 from tasks.training.base_policy import take_base
 from tasks.training.handoff import policy_trained_on
@@ -56,6 +63,7 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
     home = Home.open(Path(home_path))
     name = preset.campaign.name
     check_start(home, preset)
+    check_standing(preset)
     start_campaign(home, name, campaign_identity(preset))
     with home.lock(f"campaign-run-{name}"):
         sweep(home.folder("work"))
@@ -77,14 +85,18 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
             )
             version = build_round(home_path, inputs, preset.build)
             release()
+            if preset.campaign.approve:
+                links = version_links(home, version)
+                approve(home, name, number, version, round_markdown(load_manifest(home, version), version, links))
             label = f"{name} round {number}"
             before = evaluate_policy(home_path, policy, corpus, preset.evaluation, label=f"{label} before training")
             if preset.campaign.train:
-                trained = train_round(home_path, version, policy, preset.training, label=label, campaign=name)
+                trained = train_version(home, preset, version, policy, label)
                 following = trained["policy"]
             else:
                 trained, following = {}, policy_trained_on(home, version, policy)
                 if following is None:
+                    pages_after_round(home, name)
                     return CampaignResult.of(home, name, corpus, waiting_for=version)
             after = evaluate_policy(home_path, following, corpus, preset.evaluation, label=f"{label} after training")
             policies.append(following)
@@ -103,15 +115,40 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
                     figures=figures,
                 ),
             )
+            pages_after_round(home, name)
+            say(_finished_line(number, preset.build.rounds, figures))
     release()
     return CampaignResult.of(home, name, corpus)
+
+
+def check_standing(preset: Preset) -> None:
+    """Raises ``ConfigError`` for options that need a standing installation where there is none, before any work."""
+    if preset.campaign.approve:
+        check_can_suspend()
+    if preset.campaign.train and preset.campaign.hand_off == "deployment":
+        check_train_deployment()
+
+
+def train_version(home: Home, preset: Preset, version: str, policy: str, label: str) -> dict[str, Any]:
+    """Trains here, or has the ``train`` deployment do it; the result is the same."""
+    name = preset.campaign.name
+    if preset.campaign.hand_off == "deployment":
+        return train_by_deployment(home, version, policy, preset.training, label=label, campaign=name)
+    return train_round(str(home.path), version, policy, preset.training, label=label, campaign=name)
 
 
 def campaign_identity(preset: Preset) -> dict[str, Any]:
     """What may not change while a campaign goes on: everything but what changes no sample and no policy."""
     whole = dict.fromkeys(("description", "index", "plan", "measures"), True)
-    left_out: dict[str, bool | dict[str, bool]] = {**whole, "policy": {"shape": True}}
+    where = {"hand_off": True, "approve": True}
+    left_out: dict[str, bool | dict[str, bool]] = {**whole, "policy": {"shape": True}, "campaign": where}
     return preset.model_dump(mode="json", exclude=left_out)
+
+
+def _finished_line(number: int, rounds: int, figures: dict[str, Any]) -> str:
+    gains = [figures["context_gain_before"], figures["context_gain_after"]]
+    before, after = ("–" if gain is None else f"{gain:.4f}" for gain in gains)
+    return f"round {number} of {rounds} is finished: context gain {before} → {after} nats a token"
 
 
 def training_figures(trained: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

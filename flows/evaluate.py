@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow, task
 
+from flows.logs import say
 from storage.corpora import open_corpus
 from storage.home import Home
 from tasks.measurements.context_gain import ContextGainConfig, context_gain
@@ -20,7 +21,14 @@ def evaluate_policy(
 
     Returns a ``tasks.measurements.context_gain.ContextGain`` as JSON; a second call reads the record of the first.
     """
-    return measure_context_gain(home_path, policy, corpus, config, label)
+    found = measure_context_gain(home_path, policy, corpus, config, label)
+    gain, error, loss = (_number(found[name]) for name in ("gain", "standard_error", "loss_long"))
+    say(f"{found['windows']:,} windows: context gain {gain} ± {error} nats a token, loss {loss}")
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 @task(name="context-gain", task_run_name="context gain {label}")

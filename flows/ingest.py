@@ -13,8 +13,10 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows.logs import say
 from models.embedders import embedder_digest
 from storage.corpora import Corpus, name_corpus, open_corpus
+from storage.digests import short
 from storage.home import Home
 from storage.refs import Ref
 from storage.vectors import IndexConfig, prepare_index
@@ -60,6 +62,10 @@ def ingest(home_path: str, config: IngestConfig, index: IndexConfig | None = Non
         corpus = open_corpus(home, digest)
         prepare_index(home, corpus, index or IndexConfig())
         _report(corpus, config)
+        say(
+            f"corpus {config.name}: {corpus.documents.rows:,} documents, {corpus.chunks.rows:,} chunks,"
+            f" {corpus.quarantine.rows:,} rows refused; {short(digest)}"
+        )
     return digest
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -42,6 +42,17 @@ class CampaignConfig(BaseModel):
         True,
         description="false: the campaign waits for a checkpoint trained elsewhere (policylong policy add) after each"
         " round.",
+    )
+    hand_off: Literal["direct", "deployment"] = Field(
+        "direct",
+        description="Where versions are trained on. direct: in the campaign's own process; deployment: by the train"
+        " deployment of a standing installation (policylong up), whose worker may be another machine's. Changes no"
+        " version.",
+    )
+    approve: bool = Field(
+        False,
+        description="true: in a standing installation the campaign waits after each dataset version until a person"
+        " resumes it in Prefect's page. Changes no version.",
     )
 
 

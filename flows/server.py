@@ -2,7 +2,8 @@
 
 Prefect's own ephemeral server lives on when the command is killed, holds its output open and is hit by Ctrl-C before
 the flow can say that it was stopped. Ours does none of that (see ``flows.server_process``). With ``PREFECT_API_URL``
-set, no server is started and that one is used.
+set, no server is started and that one is used; so is the one of an installation that is up in the home
+(``flows.standing``).
 
 A flow run whose process was killed stays *Running* in Prefect for ever; the next command in the same home marks it
 *Crashed*.
@@ -17,12 +18,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from flows.standing.processes import same_process
+from flows.standing.record import Installation, standing
 from storage.errors import ServiceError
 from storage.home import Home
 
@@ -42,10 +45,33 @@ def prefect_server(home: Home) -> Iterator[str]:
     if configured:
         yield configured
         return
+    if installation := standing(home):
+        with _joined(installation):
+            yield installation.api
+        return
     with _owned(home) as crashed_before, _served(home) as address:
         if crashed_before and os.environ.get("PREFECT_HOME", "") == str(home / "prefect"):
             mark_crashed()
         yield address
+
+
+@contextmanager
+def _joined(installation: Installation) -> Iterator[None]:
+    """Lets the flows of this process use an installation's servers."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    variables = {"PREFECT_API_URL": installation.api, "MLFLOW_TRACKING_URI": installation.mlflow}
+    own = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(own)
+    try:
+        with temporary_settings({PREFECT_API_URL: installation.api}):
+            try:
+                yield
+            finally:
+                _send_what_is_queued()
+    finally:
+        for name in own:
+            os.environ.pop(name, None)
 
 
 @contextmanager
@@ -143,18 +169,24 @@ def _owned(home: Home) -> Iterator[bool]:
         mine.unlink(missing_ok=True)
 
 
+def living_commands(home: Home) -> list[int]:
+    """Processes that run flows in this home with a server of their own."""
+    return sorted(int(path.stem) for path in home.folder("prefect/processes").glob("*.json") if _alive(path))
+
+
 def _alive(path: Path) -> bool:
     try:
         record = json.loads(path.read_text())
-        return abs(psutil.Process(int(record["pid"])).create_time() - float(record["started"])) < 1
-    except (psutil.Error, OSError, ValueError, KeyError):
+        return same_process(int(record["pid"]), float(record["started"]))
+    except (OSError, ValueError, KeyError):
         return False
 
 
-def mark_crashed() -> int:
+def mark_crashed(pools: Collection[str] = ()) -> int:
     """Marks every flow run that Prefect still takes for running as crashed; gives how many.
 
-    To be called only while no flow of this home runs.
+    To be called only while no flow of this home runs. With ``pools``, runs of other work pools are left alone: their
+    workers are on other machines.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
@@ -164,11 +196,16 @@ def mark_crashed() -> int:
 
     running = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
     only = FlowRunFilter(state=FlowRunFilterState(type=running))
-    count = 0
+    count = left = 0
     with get_client(sync_client=True) as client:
-        while runs := client.read_flow_runs(flow_run_filter=only, sort=FlowRunSort.START_TIME_ASC, limit=100):
+        while runs := client.read_flow_runs(
+            flow_run_filter=only, sort=FlowRunSort.START_TIME_ASC, limit=100, offset=left
+        ):
             for run in runs:
+                if pools and run.work_pool_name is not None and run.work_pool_name not in pools:
+                    left += 1
+                    continue
                 state: State[None] = Crashed(message="The process was killed; the same command carries on.")
                 client.set_flow_run_state(run.id, state, force=True)
-            count += len(runs)
+                count += 1
     return count

@@ -52,6 +52,10 @@ class Session:
         from flows.server import prefect_server
 
         home = self.open()
+        if configured := os.environ.get("PREFECT_API_URL"):
+            from flows.standing.api import PrefectApi
+
+            PrefectApi(configured).check()
         with prefect_server(home) as address:
             page = address.removesuffix("/api")
             messages().print(f"home {home.path} · Prefect's page while this runs: {page}", style="dim", highlight=False)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.journal import running_steps
+from flows.standing.overview import overview
 from storage.campaigns import Campaign, current_name, list_campaigns, load_campaign
 from storage.corpora import Corpus, list_corpora
 from storage.digests import short
@@ -32,7 +33,11 @@ def status_lines(path: Path) -> Iterator[str]:
         yield "  next: policylong run"
         return
     home = Home.open(path)
+    installation = overview(home)
     yield f"home {home.path}"
+    if installation is not None:
+        yield from _section("installation", iter(installation.services))
+        yield from _section("flow runs", iter(installation.runs))
     yield from _section("corpora", _corpora(home))
     yield from _section("policies", _policies(home))
     campaigns = [load_campaign(home, name) for name in list_campaigns(home)]
@@ -44,6 +49,9 @@ def status_lines(path: Path) -> Iterator[str]:
     running = list(_running(home))
     yield from _section("running", running)
     yield "next"
+    if installation is not None and installation.next:
+        yield f"  {installation.next}"
+        return
     yield f"  {_next(next((c for c in campaigns if c.name == current), None), bool(running))}"
 
 

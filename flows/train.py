@@ -11,6 +11,8 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
+from flows.links import mlflow_links, version_links
+from flows.logs import say
 from models.training import TrainingConfig
 from storage.campaigns import current_name
 from storage.digests import short
@@ -39,11 +41,16 @@ def train_round(
     home = Home.open(Path(home_path))
     done = TrainingResult.model_validate(train_policy(home_path, version, policy, config, label))
     name = campaign or current_name(home) or "policylong"
-    log_run(home_path, done.model_dump(mode="json"), config, name, tracking_uri, label)
+    run = log_run(home_path, done.model_dump(mode="json"), config, name, tracking_uri, label)
     create_markdown_artifact(
         key="training-report",
-        markdown=training_report(done, campaign=name),
+        markdown=training_report(done, campaign=name, links=[*version_links(home, done.version), *mlflow_links(run)]),
         description=f"Training of round {done.round} on version {short(done.version)}",
+    )
+    say(
+        f"round {done.round}: {len(done.steps):,} steps on {done.samples:,} samples, {done.tokens:,} tokens, in"
+        f" {done.seconds:,.0f} s; loss {done.first_loss:.4f} → {done.last_loss:.4f} nats a token;"
+        f" next policy {short(done.policy)}"
     )
     return done.model_dump(mode="json")
 

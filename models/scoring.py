@@ -21,6 +21,9 @@ from torch import Tensor
 
 from storage.errors import PolicyError
 
+SOFTMAX_ELEMENTS = 2**24
+"""Logits whose softmax is taken at once, about; up to a vocabulary of 8,192 no block of the head has more. Ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -59,6 +62,7 @@ class Scorer:
         self._block = head_block
         self._device = next(model.parameters()).device
         self._trunk, self._head = split_model(model, self._device)
+        self._longest = learned_positions(model)
         self.tokens_read = 0
         self.passes = 0
 
@@ -66,7 +70,11 @@ class Scorer:
     def score(self, contexts: Sequence[Context], *, progress: Callable[[int], None] | None = None) -> list[Scores]:
         """Scores of each context, in order; contexts without positions give empty tensors. ``progress`` is told
         tokens.
+
+        Raises ``ValueError`` for a position without a prediction: one that is not in its context, or its first token.
         """
+        for number, context in enumerate(contexts):
+            self._check(number, context)
         results: list[Scores] = [Scores(torch.empty(0), torch.empty(0))] * len(contexts)
         for batch in _batches(contexts, self._tokens):
             scores = self._score_batch([contexts[i] for i in batch], batch)
@@ -75,6 +83,19 @@ class Scorer:
             if progress is not None:
                 progress(sum(contexts[i].needed for i in batch))
         return results
+
+    def _check(self, number: int, context: Context) -> None:
+        if not len(context.positions):
+            return
+        for position in (min(context.positions), max(context.positions)):
+            if not 1 <= position < len(context.ids):
+                raise ValueError(f"position {position} of a context of {len(context.ids)} tokens has no prediction")
+        if self._longest is not None and context.needed > self._longest:
+            raise PolicyError(
+                f"context {number} of its shard needs {context.needed} tokens, the model has {self._longest}"
+                " positions.",
+                hint="Lower build.screening_tokens.",
+            )
 
     def _score_batch(self, contexts: list[Context], numbers: list[int]) -> list[Scores]:
         longest = max(context.needed for context in contexts)
@@ -106,11 +127,31 @@ class Scorer:
         return [Scores(e, n) for e, n in zip(torch.split(entropy, counts), torch.split(nll, counts), strict=True)]
 
 
+def learned_positions(model: Any) -> int | None:
+    """How many tokens a model with a vector for each place can read; None for one whose places are computed."""
+    config = getattr(model, "config", None)
+    if config is None or any(getattr(config, name, None) for name in ("rope_parameters", "rope_theta")):
+        return None
+    found = getattr(config, "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
+
+
 def entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Entropy and negative log-likelihood (float32 [n], nats) of logits [n, vocabulary] and target ids [n].
 
-    The softmax is in fp32. A logit of -infinity counts as probability zero; NaN and +infinity come out as NaN.
+    The softmax is in fp32. A logit of -infinity counts as probability zero; NaN and +infinity come out as NaN. On a CPU
+    the rows of a large vocabulary are taken in several parts, so that what the softmax needs besides the logits stays
+    small. A part has no fewer rows than there are threads: torch would split a row's sum, and its last bits change.
     """
+    parts = -(-logits.numel() // SOFTMAX_ELEMENTS)
+    if parts > 1 and logits.device.type == "cpu" and len(logits) >= parts * torch.get_num_threads():
+        pieces = zip(logits.tensor_split(parts), targets.tensor_split(parts), strict=True)
+        entropies, losses = zip(*(_entropy_and_nll(*piece) for piece in pieces), strict=True)
+        return torch.cat(entropies), torch.cat(losses)
+    return _entropy_and_nll(logits, targets)
+
+
+def _entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     log_p = torch.log_softmax(logits.float(), dim=-1)
     p = log_p.exp()
     entropy = -(p * log_p.masked_fill(p == 0, 0.0)).sum(dim=-1)

@@ -188,6 +188,32 @@ VERDICTS = TableSchema(
         Column("reason", _S, "why it was not kept, or null", nullable=True),
     ),
 )
+PASSES = TableSchema(
+    "passes",
+    "Where verification has a budget: every pass it could have made, in the order it would have made them.",
+    ("root", "chunk"),
+    (
+        Column("root", _I32, "row of the root"),
+        Column("chunk", _I32, "row of the chunk"),
+        Column("place", _I32, "place in the root's order, from 0"),
+        Column("rank", _I32, "best rank of the chunk at any position of the root"),
+        Column("tokens", _I32, "tokens that the pass reads"),
+        Column("expected", _F64, "positives expected of it, table ordering; null in rank order", nullable=True),
+        Column("verified", _B, "was made; its verdicts are in table verdicts"),
+        Column("reason", _S, "why it was left out: quota, budget or floor, or null", nullable=True),
+    ),
+)
+ORDERING = TableSchema(
+    "ordering",
+    "The model behind the expected positives, fitted on the verdicts of the round's first shards.",
+    ("feature",),
+    (
+        Column("feature", _S, "what is known of a pair before any pass (tasks.screening.evidence), or intercept"),
+        Column("mean", _F64, "subtracted from the feature"),
+        Column("scale", _F64, "the difference is divided by this"),
+        Column("weight", _F64, "log-odds per unit"),
+    ),
+)
 NEGATIVES = TableSchema(
     "negatives",
     "Neighbours of the verified positives.",
@@ -259,6 +285,8 @@ TABLES: dict[str, TableSchema] = {
         POSITIONS,
         CANDIDATES,
         VERDICTS,
+        PASSES,
+        ORDERING,
         NEGATIVES,
         NEIGHBOURS,
         SAMPLES,

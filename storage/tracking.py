@@ -148,6 +148,10 @@ class Tracking:
         runs = self._search(list(experiments), {VERSION_TAG: version, KIND_TAG: kind})
         return tracked_run(runs[0], experiments[runs[0].info.experiment_id]) if runs else None
 
+    def ask(self, question: Callable[[MlflowClient], Result]) -> Result:
+        """One question to MLflow's own client, asked again while the trouble may pass."""
+        return self._try(lambda: question(self._client))
+
     def _run_of(self, kind: str, campaign: str, round: int, version: str, policy: str) -> str:
         experiment = self._experiment(campaign)
         runs = self._search([experiment], {VERSION_TAG: version, KIND_TAG: kind, POLICY_TAG: policy})

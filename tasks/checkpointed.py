@@ -36,12 +36,14 @@ tally: Counter[str] = Counter()
 
 
 def identity(value: Any) -> Any:
-    """A value as it enters a key: a ref counts by its digest alone, so where a file lies changes nothing."""
+    """A value as it enters a key: a ref counts by its digest alone, so where a file lies changes nothing.
+
+    What a model's own dump leaves out (fields that are excluded, options that are off) is no part of the key.
+    """
     if isinstance(value, Ref):
         return value.sha256
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {name: identity(getattr(value, name)) for name in fields if not fields[name].exclude}
+        return {name: identity(getattr(value, name)) for name in value.model_dump(warnings=False)}
     if isinstance(value, Mapping):
         return {str(key): identity(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Whole campaigns of the small world (``tests.world``): its preset, and campaigns without plots and MLflow.
+"""Whole campaigns of the small world (``tests.world``): its preset, and campaigns without plots, pages and MLflow.
 
 preset = small_preset(world, "trial", recipe="entropylong", rounds=2)
 without_pages(monkeypatch)        what a test of samples and policies does not look at takes most of the time
@@ -44,7 +44,8 @@ def small_preset(world: World, name: str, screeners: tuple[str, ...] = (), **bui
 
 
 def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rounds and trainings without plots and without MLflow."""
+    """Rounds and trainings without plots, pages and MLflow."""
     monkeypatch.setattr("flows.build.Tracking", lambda home: None)
     monkeypatch.setattr("flows.train.log_training", lambda *arguments, **options: "")
     monkeypatch.setattr("tasks.rounds.publishing.plot_round", lambda *arguments: [])
+    monkeypatch.setattr("flows.campaign.pages_after_round", lambda *arguments: None)

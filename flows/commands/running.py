@@ -31,7 +31,7 @@ QUICKSTART = "quickstart"
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application, in the order of the help page."""
-    for command in (run, ingest, pretrain, build, train, evaluate, audit, status, doctor):
+    for command in (run, ingest, pretrain, build, train, evaluate, status, doctor):
         app.command()(command)
 
 
@@ -243,35 +243,6 @@ def evaluate(
         digest = policy_record(home, policy).digest
         measured = evaluate_policy(str(home.path), digest, corpus or chosen.corpus.name, chosen.evaluation)
     results().print_json(data=measured)
-
-
-def audit(
-    context: typer.Context,
-    version: Annotated[
-        str, typer.Argument(metavar="ROUND", help="Round number, CAMPAIGN:ROUND, or a dataset version.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only what did not pass, and the summary.")
-    ] = False,
-) -> None:
-    """Recompute every digest and count of a round and its chain; exit code 1 when anything differs."""
-    session: Session = context.obj
-    home = session.existing()
-    from tasks.audit.checks import audit_version
-
-    report = audit_version(home, version)
-    if as_json:
-        results().print_json(report.model_dump_json())
-    else:
-        colours = {"passed": "green", "failed": "bold red", "not-checkable": "yellow"}
-        for finding in report.findings:
-            if not (quiet and finding.status == "passed"):
-                results().print(
-                    finding.line, style=colours[finding.status], highlight=False, markup=False, soft_wrap=True
-                )
-        results().print(f"{short(report.version)}: {report.summary}", style="bold", highlight=False, soft_wrap=True)
-    raise typer.Exit(report.exit_code)
 
 
 def status(context: typer.Context) -> None:

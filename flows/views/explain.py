@@ -33,7 +33,8 @@ def _lines(model: BaseModel, depth: int) -> Iterator[str]:
             yield f"{indent}{name}:"
             yield from _lines(value, depth + 1)
         else:
-            yield f"{indent}{name}: {_value(model.model_dump(mode='json', include={name})[name])}"
+            shown = model.model_dump(mode="json", include={name})
+            yield f"{indent}{name}: {_value(shown.get(name, value))}"  # an option that is off may be in no dump
 
 
 def _value(value: Any) -> str:

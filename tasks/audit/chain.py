@@ -1,58 +1,97 @@
-"""Audit of what a version comes from: corpus, policies, the versions before it, and the records that point at it."""
+"""Audit of what a version comes from: its corpus, its configuration and the versions before it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
-from models.policy_files import policy_digest
-from storage.campaigns import list_campaigns, load_campaign
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from storage.corpora import Corpus, corpus_folder, open_corpus
 from storage.digests import digest_json, short
-from storage.errors import ConfigError, InputError, IntegrityError, PolicyError, ServiceError
+from storage.errors import InputError, IntegrityError
 from storage.files import read_json
 from storage.findings import Finding, failed, failures, not_checkable, passed
 from storage.home import Home
 from storage.manifests import Manifest
-from storage.policies import PolicyRecord, damaged_policy_files, list_policies
 from storage.refs import Ref
+from storage.schemas import TABLES
 from storage.tables import check_ref
-from storage.tracked_runs import POLICY_TAG, ROUND_TAG, VERSION_TAG
-from storage.tracking import Tracking
-from storage.versions import load_manifest, verify_version, version_uri
+from storage.versions import load_manifest, version_uri
+from tasks.audit.looked import Looked, form_problem, strangers
+from tasks.progress import progress
 
 CONFIG_FILE = "config.json"
+CORPUS_FILE = "corpus.json"
 
 
 def corpus_at_hand(home: Home, digest: str) -> Corpus | None:
     """The corpus of a digest when it is in this home and its manifest is whole."""
     try:
         return open_corpus(home, digest)
-    except (InputError, IntegrityError, KeyError, ValueError):
+    except (InputError, IntegrityError, KeyError, TypeError, ValueError):
         return None
 
 
-def audit_corpus(home: Home, manifest: Manifest) -> Iterator[Finding]:
+def audit_corpus(looked: Looked, manifest: Manifest) -> Iterator[Finding]:
     """The corpus's manifest against its digest, every one of its files, and the embedder."""
-    uri = f"{corpus_folder(manifest.corpus)}/corpus.json"
-    if not (home / uri).exists():
+    yield from looked.once(f"corpus {manifest.corpus}", lambda: list(_corpus(looked.home, manifest)))
+    corpus = corpus_at_hand(looked.home, manifest.corpus)
+    if corpus is not None:
+        same = corpus.embedder_digest == manifest.embedder
+        there = f"the corpus was embedded by {short(corpus.embedder_digest)}"
+        check, uri = "embedder of corpus and round", f"{corpus.folder}/{CORPUS_FILE}"
+        yield passed(check, there) if same else failed(check, f"{there}, the round by {short(manifest.embedder)}", uri)
+
+
+def _corpus(home: Home, manifest: Manifest) -> Iterator[Finding]:
+    folder = corpus_folder(manifest.corpus)
+    uri = f"{folder}/{CORPUS_FILE}"
+    if not (home / folder).is_dir():
         yield not_checkable("corpus", f"corpus {short(manifest.corpus)} is not in this home", uri)
+        return
+    if not (home / uri).exists():
+        yield failed("corpus", "is missing: a folder without it is not a corpus", uri)
+        yield from _without_manifest(home, folder)
         return
     try:
         corpus = open_corpus(home, manifest.corpus)
     except (InputError, IntegrityError) as error:
-        yield failed("corpus", error.message, uri)
+        yield failed("corpus", error.message.replace(f"{home.path}/", ""), uri)
+        yield from _without_manifest(home, folder)
         return
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         yield failed("corpus", f"its manifest can't be understood ({type(error).__name__}: {error})", uri)
+        yield from _without_manifest(home, folder)
         return
-    yield passed("corpus", f"its manifest has digest {short(corpus.digest)}", uri)
-    for ref in corpus.refs:
-        yield _table_file(home, ref)
-    same = corpus.embedder_digest == manifest.embedder
-    there = f"the corpus was embedded by {short(corpus.embedder_digest)}"
-    check = "embedder of corpus and round"
-    yield passed(check, there) if same else failed(check, f"{there}, the round by {short(manifest.embedder)}", uri)
+    edited = form_problem(home / uri)
+    sound = f"its manifest has digest {short(corpus.digest)}"
+    yield failed("corpus", edited, uri) if edited else passed("corpus", sound, uri)
+    size = sum(path.stat().st_size for path in (home / folder).iterdir() if path.is_file())
+    with progress("hashing the corpus", total=size, unit="bytes") as advance:
+        for ref in corpus.refs:
+            yield _table_file(home, ref)
+            advance((home / ref.uri).stat().st_size if (home / ref.uri).exists() else 0)
+    known = [CORPUS_FILE, *(Path(ref.uri).name for ref in corpus.refs)]
+    for name in strangers(home / folder, known):
+        yield failed("corpus file", "is not in the corpus's manifest", f"{folder}/{name}")
+
+
+def _without_manifest(home: Home, folder: str) -> Iterator[Finding]:
+    """The digests stood in the manifest that is damaged: what is left to see is whether a file is a table at all."""
+    for path in sorted((home / folder).glob("*.parquet")):
+        uri = f"{folder}/{path.name}"
+        table = TABLES.get(path.stem.partition("-")[0])
+        try:
+            with pq.ParquetFile(path) as file:
+                right = table is not None and file.schema_arrow.equals(table.arrow)
+        except (OSError, pa.ArrowInvalid):
+            right = False
+        if right:
+            yield not_checkable("corpus file", "its digest stood in the corpus's manifest", uri)
+        else:
+            yield failed("corpus file", "is not a table of this name", uri)
 
 
 def _table_file(home: Home, ref: Ref) -> Finding:
@@ -76,11 +115,12 @@ def audit_config(home: Home, version: str, manifest: Manifest) -> Iterator[Findi
     yield passed("configuration") if same else failed("configuration", "is not the manifest's", uri)
 
 
-def audit_ancestors(home: Home, version: str, manifest: Manifest) -> Iterator[Finding]:
+def audit_ancestors(looked: Looked, version: str, manifest: Manifest) -> Iterator[Finding]:
     """Parent by parent back to round 1: each parent is there, whole, of the same corpus, and of the policy before.
 
     A parent's own tables are compared with each other when it is audited itself.
     """
+    home = looked.home
     child, uri = manifest, f"{version_uri(version)}/manifest.json"
     while True:
         if child.relation == "unscreened":
@@ -101,8 +141,10 @@ def audit_ancestors(home: Home, version: str, manifest: Manifest) -> Iterator[Fi
         if not (home / uri).exists():
             yield not_checkable(check, f"version {short(parent_version)} is not in this home", uri)
             return
-        damaged = failures(verify_version(home, parent_version))
-        yield from (failed(check, finding.detail, finding.file) for finding in damaged)
+        files = looked.version(parent_version)
+        damaged = failures(files)
+        gone = [finding for finding in files if finding.status == "not-checkable"]
+        yield from (finding.model_copy(update={"check": check}) for finding in (*damaged, *gone))
         if any(finding.file == uri for finding in damaged):
             return
         parent = load_manifest(home, parent_version)
@@ -124,109 +166,8 @@ def audit_ancestors(home: Home, version: str, manifest: Manifest) -> Iterator[Fi
         if problems:
             yield failed(check, "; ".join(problems), uri)
             return
-        if not damaged:
+        if not damaged and not gone:
             yield passed(
                 check, f"round {parent.round}, version {short(parent_version)}, {len(parent.files)} files", uri
             )
         child = parent
-
-
-def audit_policies(home: Home, version: str, manifest: Manifest) -> Iterator[Finding]:
-    """The weights on disk of the policy that screened, its parent, and the policies trained on this version."""
-    try:
-        records = {record.digest: record for record in list_policies(home)}
-    except IntegrityError as error:
-        yield failed("policies", error.message)
-        return
-    roles = [("screening policy", manifest.policy)]
-    if manifest.parent_policy:
-        roles.append(("parent policy", manifest.parent_policy))
-    trained = [r.digest for r in records.values() if version in (r.trained_on, *r.also_trained_on)]
-    roles += [("policy trained on this version", digest) for digest in trained]
-    for role, digest in roles:
-        if digest in records:
-            yield _weights(home, role, records[digest])
-        else:
-            yield not_checkable(role, f"{short(digest)} is not registered in this home")
-    if manifest.policy in records and manifest.parent_version is not None:
-        record = records[manifest.policy]
-        known = (record.parent, record.trained_on)
-        check = "screening policy was trained from the parent on the parent version"
-        if (manifest.parent_policy, manifest.parent_version) in record.origins:
-            yield passed(check)
-        else:
-            parts = " on ".join(short(part) if part else "nothing" for part in known)
-            yield failed(check, f"its record says {parts}", f"policies/{short(record.digest, 16)}/policy.json")
-
-
-def _weights(home: Home, role: str, record: PolicyRecord) -> Finding:
-    folder = home / record.folder
-    where = record.folder
-    if not folder.is_dir():
-        return failed(role, f"the folder of {short(record.digest)} is gone", where)
-    damaged = damaged_policy_files(home, record)
-    if damaged:
-        return failed(role, "; ".join(damaged).replace(f"{home.path}/", ""), _first_file(home, record, damaged[0]))
-    try:
-        found = policy_digest(folder)
-    except PolicyError as error:
-        return failed(role, error.message, where)
-    if found != record.digest:
-        return failed(role, f"the files have digest {short(found)}, expected {short(record.digest)}", where)
-    return passed(role, f"{short(record.digest)}, {len(record.files)} files", where)
-
-
-def _first_file(home: Home, record: PolicyRecord, problem: str) -> str:
-    names = [name for name in record.files if problem.startswith(f"{home / record.folder / name} ")]
-    return f"{record.folder}/{names[0]}" if names else record.folder
-
-
-def audit_campaigns(home: Home, version: str, manifest: Manifest) -> Iterator[Finding]:
-    """The campaigns that name this version give it its round and policy."""
-    named = False
-    for name in list_campaigns(home):
-        uri = f"campaigns/{name}.json"
-        try:
-            records = [record for record in load_campaign(home, name).rounds if record.version == version]
-        except (IntegrityError, InputError) as error:
-            yield failed("campaign record", error.message, uri)
-            continue
-        for record in records:
-            named = True
-            same = (record.round, record.policy) == (manifest.round, manifest.policy)
-            says = f"{name}: round {record.round} by {short(record.policy)}"
-            expected = f"the manifest says round {manifest.round} by {short(manifest.policy)}"
-            yield (
-                passed("campaign record", says, uri) if same else failed("campaign record", f"{says}, {expected}", uri)
-            )
-    if not named:
-        yield not_checkable("campaign record", "no campaign of this home names this version")
-
-
-def audit_tracking(home: Home, version: str, manifest: Manifest) -> Iterator[Finding]:
-    """The round's MLflow run has this version, policy and round in its tags, and the version as its dataset."""
-    check, database = "MLflow run", "mlflow/mlflow.db"
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / database).exists():
-        yield not_checkable(check, "this home has no MLflow database", database)
-        return
-    try:
-        run = Tracking(home, attempts=1).find_version(version)
-    except (ServiceError, ConfigError) as error:
-        yield not_checkable(check, error.message)
-        return
-    if run is None:
-        yield not_checkable(check, "MLflow has no run of this version")
-        return
-    expected = {VERSION_TAG: version, POLICY_TAG: manifest.policy, ROUND_TAG: str(manifest.round)}
-    wrong = [
-        f"tag {tag} is {run.tags.get(tag)}, expected {value}"
-        for tag, value in expected.items()
-        if run.tags.get(tag) != value
-    ]
-    if version not in {dataset.digest for dataset in run.datasets}:
-        wrong.append("its dataset is not this version")
-    for name, number in manifest.funnel.items():
-        if name in run.metrics and run.metrics[name] != number:
-            wrong.append(f"metric {name} is {run.metrics[name]:g}, expected {number}")
-    where = f"run {run.run_id} of experiment {run.experiment}"
-    yield failed(check, f"{where}: {'; '.join(wrong)}") if wrong else passed(check, where)

@@ -27,6 +27,8 @@ ROUND_TABLES = (
     "positions",
     "candidates",
     "verdicts",
+    "passes",
+    "ordering",
     "negatives",
     "neighbours",
     "samples",

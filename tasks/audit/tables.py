@@ -12,19 +12,21 @@ import polars as pl
 
 from storage.findings import Finding, failed, not_checkable, passed
 from storage.versions import version_uri
+from tasks.audit.passes import audit_passes, left_in
 from tasks.audit.subject import Subject, duplicates, judge, missing
 from tasks.rounds.funnel import FUNNEL, TOKENS, funnel_counts, token_counts
 
 PAIR = ("root", "t", "chunk")
-TOO_SMALL = "gain-too-small"
+TOO_SMALL, HELPFUL, NOT_VERIFIED = "gain-too-small", "helpful", "not-verified"
 GAIN_TOLERANCE = 1e-6
 """A stored gain is the float32 of a quotient computed in float64: off by half a unit in the last place at most."""
 
 
 def audit_counts(subject: Subject) -> Iterator[Finding]:
     """The funnel and token counts of the manifest, counted again."""
-    counted = {"funnel": funnel_counts(subject.tables()), "tokens": token_counts(subject.table("samples"))}
-    known = {"funnel": FUNNEL, "tokens": TOKENS}
+    there = {name: table for name, table in subject.tables().items() if subject.has(name)}
+    counted = {"funnel": funnel_counts(there), "tokens": token_counts(subject.table("samples"))}
+    known = {"funnel": counted["funnel"].keys() & FUNNEL.keys(), "tokens": TOKENS.keys()}
     manifest = f"{version_uri(subject.version)}/manifest.json"
     for part, recorded in (("funnel", subject.manifest.funnel), ("tokens", subject.manifest.tokens)):
         for name, number in sorted(recorded.items()):
@@ -35,7 +37,7 @@ def audit_counts(subject: Subject) -> Iterator[Finding]:
                 yield failed(check, f"the tables give {counted[part][name]}, the manifest says {number}", manifest)
             else:
                 yield passed(check, f"{number}")
-        for name in sorted(known[part].keys() - recorded.keys() if recorded else ()):
+        for name in sorted(known[part] - recorded.keys() if recorded else ()):
             yield failed(
                 f"{part} count {name}", f"the tables give {counted[part][name]}, the manifest has none", manifest
             )
@@ -49,6 +51,7 @@ def audit_tables(subject: Subject) -> Iterator[Finding]:
         "positions": _positions,
         "candidates": _candidates,
         "verdicts": _verdicts,
+        "passes": audit_passes,
         "negatives": _negatives,
         "neighbours": _neighbours,
         "unplaced": _unplaced,
@@ -115,7 +118,8 @@ def _verdicts(subject: Subject) -> Iterator[Finding]:
     eligible = candidates.filter(pl.col("excluded").is_null())
     yield judge("every verdict has a candidate that was not excluded", missing(verdicts, eligible, PAIR), PAIR)
     if subject.manifest.funnel.get("verdicts"):
-        yield judge("every candidate that was not excluded has a verdict", missing(eligible, verdicts, PAIR), PAIR)
+        owed = left_in(eligible, subject)
+        yield judge("every candidate that was not excluded has a verdict", missing(owed, verdicts, PAIR), PAIR)
     before = subject.table("positions").select("root", "t", "entropy", "nll")
     differ = (pl.col("entropy") != pl.col("entropy_before")) | (pl.col("nll") != pl.col("nll_before"))
     joined = verdicts.join(before, on=["root", "t"]).filter(differ)
@@ -144,6 +148,7 @@ def _negatives(subject: Subject) -> Iterator[Finding]:
     yield judge("every negative's seed is a kept positive", missing(negatives, seeds, ["root", "seed_chunk"]), key)
     inconsistent = negatives.filter(pl.col("kept") != pl.col("reason").is_null())
     yield judge("every negative that was not kept has a reason", inconsistent, key)
+    yield from _verified(subject, negatives, key)
     usable = negatives.filter(pl.col("kept"))
     positive = usable.join(kept.select("root", "chunk").unique(), on=["root", "chunk"], how="semi")
     yield judge("no kept negative is a positive of its root", positive, key)
@@ -153,6 +158,23 @@ def _negatives(subject: Subject) -> Iterator[Finding]:
     chunks = subject.chunks().select("chunk")
     yield judge("every negative is a chunk of the corpus", missing(negatives, chunks, ["chunk"]), key)
     yield judge("no kept negative comes from its root's document", _of_own_document(usable, subject), key)
+
+
+def _verified(subject: Subject, negatives: pl.LazyFrame, key: tuple[str, ...]) -> Iterator[Finding]:
+    """Where the policy judged negatives: the kept ones stay below epsilon, those left out as helpful reach it."""
+    gain, check = pl.col("max_gain").cast(pl.Float64), "every verified negative is kept or left out as its gain says"
+    enabled, epsilon = (subject.setting("negative_verification", name) for name in ("enabled", "epsilon"))
+    if not enabled:
+        unasked = negatives.filter(gain.is_not_null() | pl.col("reason").is_in([HELPFUL, NOT_VERIFIED]))
+        yield judge("no negative has a gain that nobody measured", unasked, (*key, "max_gain"))
+    elif not isinstance(epsilon, int | float):
+        yield not_checkable(check, "the manifest's config names no negative_verification.epsilon")
+    else:
+        helpful, skipped = pl.col("reason") == HELPFUL, pl.col("reason") == NOT_VERIFIED
+        kept_wrongly = pl.col("kept") & (gain.is_null() | (gain >= epsilon))
+        left_wrongly = helpful.fill_null(False) & (gain.is_null() | (gain < epsilon))
+        wrong = negatives.filter(kept_wrongly | left_wrongly | (skipped.fill_null(False) & gain.is_not_null()))
+        yield judge(check, wrong, (*key, "max_gain"), f"epsilon = {epsilon}")
 
 
 def _neighbours(subject: Subject) -> Iterator[Finding]:

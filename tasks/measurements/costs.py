@@ -87,7 +87,7 @@ def screening_work(
     tables: Mapping[str, Frame], chunk_tokens: Frame, *, bos_tokens: int, separator_tokens: int
 ) -> ScreeningWork:
     """The work behind a round's tables ``screened``, ``positions``, ``verdicts`` and ``negatives`` (those that are
-    there).
+    there); ``candidates`` too where ``passes`` says that verification had a budget.
 
     ``chunk_tokens`` has columns chunk and tokens (of the policy's tokenizer). Lengths are those of
     ``models.scoring.Context.needed``: up to the token before the last scored one.
@@ -104,9 +104,10 @@ def screening_work(
         verdicts = lazy["verdicts"].select("root", "t", "chunk", placebo=pl.col("placebo_gain").is_not_null())
         verification = _counted(_passes(verdicts, front))
         placebo = _counted(_passes(verdicts.filter("placebo"), front))
-        one_by_one = verdicts.join(front, on="chunk").select(
-            length=pl.col("before") + pl.col("t"), predictions=pl.lit(1)
-        )
+        pairs = verdicts
+        if "passes" in lazy:  # within a budget some pairs have no verdict; to the letter they would have
+            pairs = lazy["candidates"].filter(pl.col("excluded").is_null())
+        one_by_one = pairs.join(front, on="chunk").select(length=pl.col("before") + pl.col("t"), predictions=pl.lit(1))
         literal = entropy + _counted(one_by_one)
     if "negatives" in lazy and "positions" in lazy:
         verified = lazy["negatives"].filter(pl.col("max_gain").is_not_null()).select("root", "chunk").unique()

@@ -86,7 +86,7 @@ def screen_probe(
             corpus=corpus.digest,
             policy=inputs,
         ),
-        config.verification,
+        config.verification.exhaustive,
     )
     refs = {**screened, **verdicts}
     return ProbeSet(**{name: read_table(home.path, refs[name]) for name in ("screened", "positions", "verdicts")})

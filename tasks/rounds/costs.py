@@ -15,7 +15,7 @@ from tasks.resources import bos_ids
 from tasks.rounds.round import Round
 from tasks.screening.verification import separator_ids
 
-_READ = ("screened", "positions", "verdicts", "negatives")
+_READ = ("screened", "positions", "candidates", "verdicts", "passes", "negatives")
 
 
 def round_costs(this: Round, tables: Mapping[str, pl.LazyFrame], tokens: int) -> dict[str, float]:

@@ -15,7 +15,16 @@ from tasks.rounds.funnel import FUNNEL, TOKENS
 
 README = "README.md"
 TAGS = ("long-context", "policylong", "verified-dependencies", "hard-negatives")
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+    (1_000_000_000, "100M<n<1B"),
+)
+"""Numbers of samples below which a version is of a size, as the hub names sizes."""
 
 
 def dataset_card(manifest: Manifest) -> bytes:
@@ -28,7 +37,7 @@ def dataset_card(manifest: Manifest) -> bytes:
 
 def _front_matter(manifest: Manifest, tables: Sequence[str]) -> dict[str, object]:
     rows = manifest.funnel.get("samples", 0)
-    size = next((name for limit, name in SIZES if rows < limit), "n>1M")
+    size = next((name for limit, name in SIZES if rows < limit), "1B<n<10B")
     configs: list[dict[str, object]] = []
     for table in sorted(tables, key=lambda name: (name != "samples", name)):
         pattern = manifest.names(table)[0].replace("-00000.parquet", "-*.parquet")

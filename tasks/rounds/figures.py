@@ -29,6 +29,40 @@ def verdict_figures(verdicts: pl.DataFrame, epsilon: float) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
 
+def budget_figures(verdicts: pl.DataFrame, passes: pl.DataFrame) -> dict[str, float]:
+    """What a budget left out, and what it does to what is found: the same figures on roots that had a budget and on
+    those verified exhaustively (the first shards, the probe set); a cheaper set may be a different one.
+
+    ``expected_kept`` are the kept pairs that the ordering's model expected of the passes that were made,
+    ``budgeted_kept`` those that there were.
+    """
+    left = passes.filter(~pl.col("verified"))
+    figures: dict[str, object] = {
+        "passes_left_out": float(len(left)),
+        "passes_left_out_share": len(left) / len(passes) if len(passes) else None,
+    }
+    figures |= {
+        f"passes_left_out_{reason}": float(count) for reason, count in left["reason"].value_counts().iter_rows()
+    }
+    budgeted = passes.select("root").unique()
+    for name, part in (
+        ("budgeted", verdicts.join(budgeted, on="root", how="semi")),
+        ("exhaustive", verdicts.join(budgeted, on="root", how="anti")),
+    ):
+        kept = part.filter(pl.col("kept"))
+        made = part.select("root", "chunk").n_unique()
+        figures |= {
+            f"{name}_positives_per_pass": kept.select("root", "chunk").n_unique() / made if made else None,
+            f"{name}_kept_literal_share": kept["literal"].mean(),
+            f"{name}_mean_gain": kept["gain"].mean(),
+        }
+    expected = passes.filter("verified")["expected"].drop_nulls()
+    if len(expected):
+        kept_pairs = verdicts.join(budgeted, on="root", how="semi")["kept"].sum()
+        figures |= {"expected_kept": float(expected.sum()), "budgeted_kept": float(kept_pairs)}
+    return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
+
+
 def screened_figures(screened: pl.DataFrame) -> dict[str, float]:
     """Mean entropy and threshold over the roots, nats."""
     if not len(screened):

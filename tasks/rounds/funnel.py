@@ -16,12 +16,15 @@ FUNNEL: dict[str, str] = {
     "candidates": "retrieved pairs of position and chunk",
     "excluded": "of these, excluded before verification",
     "verdicts": "pairs verified by the policy",
+    "unverified": "pairs left out by the budget of verification",
     "kept": "pairs whose gain passed epsilon",
     "positives": "different pairs of root and chunk among the kept",
     "negatives": "hard negatives that may stand in a sample",
     "samples": "training samples",
 }
 _COUNTED = ("screened", "positions", "candidates", "verdicts", "negatives", "samples")
+BUDGETED = "passes"
+"""The table that a round has when its verification had a budget."""
 TOKENS: dict[str, str] = {
     "total": "tokens of all samples",
     "root": "of these, in roots",
@@ -38,7 +41,8 @@ _KINDS = tuple(kind for kind in TOKENS if kind not in ("total", "separator"))
 def funnel_counts(tables: Mapping[str, Frame]) -> dict[str, int]:
     """Every key of ``FUNNEL`` counted from a round's tables (name → whole table, eager or lazy).
 
-    A table that the recipe does not have counts 0. Lazy frames are read in a stream.
+    A table that the recipe does not have counts 0; ``unverified`` is counted only where verification had a budget.
+    Lazy frames are read in a stream.
     """
     lazy = {name: tables[name].lazy() if name in tables else _empty(name) for name in _COUNTED}
     kept = lazy["verdicts"].filter(pl.col("kept"))
@@ -53,7 +57,10 @@ def funnel_counts(tables: Mapping[str, Frame]) -> dict[str, int]:
         "negatives": lazy["negatives"].filter(pl.col("kept")),
         "samples": lazy["samples"],
     }
-    return {name: _count(query) for name, query in queries.items()}
+    counts = {name: _count(query) for name, query in queries.items()}
+    if BUDGETED in tables:
+        counts["unverified"] = counts["candidates"] - counts["excluded"] - counts["verdicts"]
+    return counts
 
 
 def token_counts(samples: Frame) -> dict[str, int]:

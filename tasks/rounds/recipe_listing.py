@@ -90,5 +90,5 @@ def _defaults(model: type[BaseModel], path: str, values: BaseModel, fixed: dict[
         keys = option.path.removeprefix(f"{path}.").split(".")
         value: Any = document
         for key in keys:
-            value = value[key]
+            value = value.get(key, option.default)  # an option that is off may be in no dump
         yield Default(option.path, value, keys[0] in fixed, option.mark, option.meaning)

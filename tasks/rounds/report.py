@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from storage.digests import short
@@ -9,8 +11,10 @@ from storage.manifests import Manifest
 from tasks.rounds.funnel import FUNNEL, TOKENS
 
 
-def round_markdown(manifest: Manifest, version: str) -> str:
-    """The report of a round for people: origin, counts, tokens, figures, and how to audit it."""
+def round_markdown(manifest: Manifest, version: str, links: Sequence[str] = ()) -> str:
+    """The report of a round for people: origin, counts, tokens, figures, where to look (lines of Markdown), and how to
+    audit it.
+    """
     lines = [
         f"# Round {manifest.round}: dataset version `{short(version)}`",
         "",
@@ -19,7 +23,7 @@ def round_markdown(manifest: Manifest, version: str) -> str:
         "",
         "| from roots to samples | |",
         "|---|---:|",
-        *(f"| {meaning} | {manifest.funnel.get(name, 0):,} |" for name, meaning in FUNNEL.items()),
+        *(f"| {meaning} | {manifest.funnel[name]:,} |" for name, meaning in FUNNEL.items() if name in manifest.funnel),
         "",
         "| tokens | |",
         "|---|---:|",
@@ -28,19 +32,23 @@ def round_markdown(manifest: Manifest, version: str) -> str:
         "| figure | |",
         "|---|---:|",
         *(f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in sorted(manifest.figures.items())),
+        *(part for link in links for part in ("", link)),
         "",
         f"Prove it: `policylong audit {short(version)}`",
     ]
     return "\n".join(lines)
 
 
-def report_round(manifest: Manifest, version: str) -> None:
+def report_round(manifest: Manifest, version: str, links: Sequence[str] = ()) -> None:
     """Writes both artifacts into the current flow run."""
     create_markdown_artifact(
-        round_markdown(manifest, version), key="round-report", description=f"Round {manifest.round}, {short(version)}"
+        round_markdown(manifest, version, links),
+        key="round-report",
+        description=f"Round {manifest.round}, {short(version)}",
     )
+    counts = manifest.funnel
     create_table_artifact(
-        [{"step": meaning, "count": manifest.funnel.get(name, 0)} for name, meaning in FUNNEL.items()],
+        [{"step": meaning, "count": counts[name]} for name, meaning in FUNNEL.items() if name in counts],
         key="round-funnel",
         description=f"Round {manifest.round}, {short(version)}",
     )

@@ -40,6 +40,8 @@ class Round:
     """Table → its shards in order; train shards first, the probe set's last."""
     seconds: list[float] = field(default_factory=list)
     """Of every screening step, also of those that ran in an earlier process."""
+    code_versions: dict[str, int] = field(default_factory=dict)
+    """Step → version of its code, of the steps that were asked for."""
 
     @property
     def tokenizer(self) -> str:
@@ -66,6 +68,7 @@ class Round:
         """Runs a step that is not cut into shards; its tables replace those of the same name."""
         for name, ref in step(self.home, inputs, config, label=label or f"round {self.number}").items():
             self.tables[name] = [ref]
+        self.code_versions[step.name] = step.code_version
 
     def over_shards(
         self, step: Step[Any, Any], config: BaseModel, inputs: Iterable[BaseModel], *, screening: bool = True
@@ -79,5 +82,6 @@ class Round:
         found: Sequence[Refs] = [wait() for wait in waits]
         for name in dict.fromkeys(name for refs in found for name in refs):
             self.tables[name] = [refs[name] for refs in found]
+        self.code_versions[step.name] = step.code_version
         if screening:
             self.seconds.extend(step.seconds(self.home, shard, config) for shard in wanted)

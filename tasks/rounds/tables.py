@@ -19,7 +19,7 @@ from storage.versions import load_manifest
 from tasks.measurements.probe import ProbeSet, compare_probe, probe_of_version
 from tasks.rounds.building import BuildConfig
 from tasks.rounds.costs import round_costs
-from tasks.rounds.figures import screened_figures, verdict_figures
+from tasks.rounds.figures import budget_figures, screened_figures, verdict_figures
 from tasks.rounds.funnel import funnel_counts, token_counts
 from tasks.rounds.recipe import Recipe
 from tasks.rounds.round import Round
@@ -77,6 +77,8 @@ def round_figures(
     verdicts, positions = tables.frame(home, "verdicts"), tables.frame(home, "positions")
     figures |= verdict_figures(verdicts, config.verification.epsilon)
     screened = tables.frame(home, "screened")
+    if "passes" in tables.tables:
+        figures |= budget_figures(verdicts, tables.frame(home, "passes"))
     figures |= screened_figures(screened) | negative_figures(tables.frame(home, "negatives"))
     if previous_version is not None and config.roots.probe_roots:
         rows = pl.col("root") < config.roots.probe_roots
@@ -116,7 +118,7 @@ def round_manifest(this: Round, recipe: Recipe, tables: RoundTables, standing: S
         funnel=funnel_counts(frames),
         tokens=tokens,
         seeds=config.seeds,
-        code_versions={step.name: step.code_version for step in recipe.steps},
+        code_versions={step.name: step.code_version for step in recipe.steps} | this.code_versions,
         figures=round_figures(home, tables, config, standing.previous_version, tokens["total"])
         | round_costs(this, frames, tokens["total"]),
     )

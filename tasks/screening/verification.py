@@ -9,14 +9,13 @@ One forward pass per (root, chunk) serves every position of the root that retrie
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from models.scoring import Context, Scores
 from storage.checkpoints import work_uri
@@ -29,15 +28,20 @@ from storage.tables import read_table, write_table
 from tasks.checkpointed import step
 from tasks.corpus.splitting import unit_hash
 from tasks.progress import progress
-from tasks.resources import PolicyInputs, policy_for
+from tasks.resources import PolicyInputs, ReadyPolicy, policy_for
 from tasks.screening.passages import Passages
-from tasks.screening.retrieval import exclusion
+from tasks.screening.placebos import placebo_ids
 
 SEPARATOR = "\n\n"
+Ordering = Literal["exhaustive", "rank", "expected-yield"]
+_BUDGET = ("ordering", "quota", "passes_per_root", "floor", "wave", "learning_share")
 
 
 class VerificationConfig(BaseModel):
-    """The paper's test and what is recorded beside it."""
+    """The paper's test, what is recorded beside it, and how much of it is done.
+
+    An exhaustive verification has no budget: its dump, and so every digest of it, leaves these options out.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,6 +59,63 @@ class VerificationConfig(BaseModel):
         64, ge=8, description="Exclusion rule for the placebo chunks; as in retrieval. [ours 2.5]"
     )
     seed: int = Field(0, description="Salt of the placebo's choice. [ours 2.5]")
+    ordering: Ordering = Field(
+        "exhaustive",
+        description="exhaustive verifies every candidate; rank and expected-yield verify a root's candidates in that"
+        " order within a budget: quota, passes_per_root or floor. [paper 2.5]",
+    )
+    quota: int | None = Field(
+        None, ge=1, description="A root stops after the wave in which it has so many positives. [ours 2.5]"
+    )
+    passes_per_root: int | None = Field(None, ge=1, description="Most chunks put before one root. [ours 2.5]")
+    floor: float | None = Field(
+        None,
+        gt=0,
+        description="With expected-yield, a root stops where fewer positives are expected per 1,000 tokens read."
+        " [ours 2.5]",
+    )
+    wave: int = Field(
+        8, ge=1, description="Chunks of each root verified together before its quota is looked at. [ours 2.5]"
+    )
+    learning_share: float = Field(
+        0.125,
+        gt=0,
+        le=1,
+        description="Share of a round's shards, its first, that expected-yield verifies exhaustively and learns from."
+        " [ours 2.5]",
+    )
+
+    @model_validator(mode="after")
+    def _budget_has_an_order(self) -> VerificationConfig:
+        budget = [name for name in ("quota", "passes_per_root", "floor") if getattr(self, name) is not None]
+        if self.ordering == "exhaustive" and budget:
+            raise ValueError(f"{budget[0]} needs an order: set ordering to rank or expected-yield")
+        if self.ordering != "exhaustive" and not budget:
+            raise ValueError(f"ordering {self.ordering} needs a budget: set quota, passes_per_root or floor")
+        if self.floor is not None and self.ordering != "expected-yield":
+            raise ValueError(f"floor needs ordering expected-yield, not {self.ordering}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_budget(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = dump(self)
+        return document if self.ordered else {name: v for name, v in document.items() if name not in _BUDGET}
+
+    @property
+    def ordered(self) -> bool:
+        """Whether candidates are verified in an order, within a budget."""
+        return self.ordering != "exhaustive"
+
+    @property
+    def learns(self) -> bool:
+        """Whether the order comes from the verdicts of the round's first shards."""
+        return self.ordering == "expected-yield"
+
+    @property
+    def exhaustive(self) -> VerificationConfig:
+        """The same test without a budget."""
+        defaults = {name: type(self).model_fields[name].default for name in _BUDGET}
+        return self.model_copy(update=defaults)
 
 
 class VerificationInputs(BaseModel):
@@ -115,29 +176,55 @@ def pairs_of(candidates: pl.DataFrame) -> list[Pair]:
 def verify(home: Home, inputs: VerificationInputs, config: VerificationConfig) -> dict[str, Ref]:
     """Scores every unique (root, chunk) once and writes one verdict per position and candidate: table ``verdicts``."""
     key = verify.key(inputs, config)
-    candidates = read_table(home.path, inputs.candidates)
-    pairs = pairs_of(candidates)
+    pairs = pairs_of(read_table(home.path, inputs.candidates))
     rows: list[dict[str, Any]] = []
     if pairs:
-        policy = policy_for(inputs.policy)
+        judge = Judge(home, inputs, config)
+        rows = judge.verdicts(pairs)
+        judge.close()
+    return {"verdicts": write_table(home.path, work_uri(key, "verdicts"), VERDICTS, rows)}
+
+
+class Judge:
+    """Gives the verdicts of pairs with the policy of the inputs; ``passages`` are the shard's roots and chunks."""
+
+    def __init__(self, home: Home, inputs: VerificationInputs, config: VerificationConfig) -> None:
+        self.policy: ReadyPolicy = policy_for(inputs.policy)
         corpus = open_corpus(home, inputs.corpus)
-        passages = Passages(
-            home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents, tokenizer=policy.tokenizer
+        self.passages = Passages(
+            home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents, tokenizer=self.policy.tokenizer
         )
-        separator = separator_ids(policy.tokenizer, config.separator)
-        judged = pairs + [
+        self.separator = separator_ids(self.policy.tokenizer, config.separator)
+        self._config = config
+        positions = read_table(home.path, inputs.positions)
+        self._before = {(row["root"], row["t"]): row for row in positions.iter_rows(named=True)}
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+        """Rows of table ``verdicts`` of these pairs, by root, t and chunk; roots of the placebo's share get its pass
+        too.
+        """
+        judged = [*pairs] + [
             Pair(pair.root, pair.chunk, pair.positions, placebo=True)
             for pair in pairs
-            if unit_hash("placebo", config.seed, passages.root(pair.root).root_id) < config.placebo_fraction
+            if unit_hash("placebo", self._config.seed, self.passages.root(pair.root).root_id)
+            < self._config.placebo_fraction
         ]
-        contexts = [_context(pair, passages, policy.bos, separator, policy.context, config) for pair in judged]
+        policy = self.policy
+        contexts = [
+            _context(pair, self.passages, policy.bos, self.separator, policy.context, self._config) for pair in judged
+        ]
         with progress("verification", total=sum(c.needed for c in contexts), unit="tokens") as advance:
             scores = policy.scorer.score(contexts, progress=advance)
-        positions = read_table(home.path, inputs.positions)
-        before = {(row["root"], row["t"]): row for row in positions.iter_rows(named=True)}
-        rows = _verdicts(judged, scores, before, passages, config)
-        passages.close()
-    return {"verdicts": write_table(home.path, work_uri(key, "verdicts"), VERDICTS, rows)}
+        return _verdicts(judged, scores, self._before, self.passages, self._config)
+
+    def tokens(self, pair: Pair) -> int:
+        """Tokens that a pair's pass reads: up to the one before its last position."""
+        front = len(self.policy.bos) + len(self.passages.chunk_ids(pair.chunk)) + len(self.separator)
+        return front + max(pair.positions)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self.passages.close()
 
 
 def separator_ids(tokenizer: Any, separator: str) -> tuple[int, ...]:
@@ -152,25 +239,15 @@ def separator_ids(tokenizer: Any, separator: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def placebo_ids(passages: Passages, pair: Pair, config: VerificationConfig) -> tuple[int, ...]:
-    """Tokens of random chunks, as many as the pair's chunk has, drawn by hash under the same exclusion rules."""
-    wanted = len(passages.chunk_ids(pair.chunk))
-    seed = f"{config.seed}:{passages.root(pair.root).root_id}:{passages.chunk(pair.chunk).chunk_id}"
-    ids: list[int] = []
-    for draw in range(64 * (1 + wanted)):
-        number = int.from_bytes(hashlib.sha256(f"{seed}:{draw}".encode()).digest()[:8], "big") % passages.chunk_count
-        if number != pair.chunk and exclusion(passages, pair.root, number, config.copy_characters) is None:
-            ids.extend(passages.chunk_ids(number))
-        if len(ids) >= wanted:
-            break
-    return tuple(ids[:wanted])
-
-
 def _context(
     pair: Pair, passages: Passages, bos: Sequence[int], separator: Sequence[int], limit: int, config: VerificationConfig
 ) -> Context:
     root = passages.root(pair.root).ids
-    chunk = placebo_ids(passages, pair, config) if pair.placebo else passages.chunk_ids(pair.chunk)
+    chunk = (
+        placebo_ids(passages, pair.root, pair.chunk, seed=config.seed, copy_characters=config.copy_characters)
+        if pair.placebo
+        else passages.chunk_ids(pair.chunk)
+    )
     ids = prefixed(bos, chunk, separator, root)
     if len(ids) > limit:
         raise ConfigError(

@@ -14,7 +14,8 @@ from tasks.screening.negative_verification import NegativeVerificationInputs, ve
 from tasks.screening.negatives import NegativesInputs, find_negatives
 from tasks.screening.retrieval import RetrievalInputs, retrieve
 from tasks.screening.roots import RootsInputs, cut_roots
-from tasks.screening.verification import VerificationInputs, verify
+from tasks.screening.verification import verify
+from tasks.stages.verification import verification
 
 
 def _roots(this: Round) -> None:
@@ -52,23 +53,6 @@ def _retrieval(this: Round) -> None:
                 exact=this.index.exact,
             )
             for positions in this.tables["positions"]
-        ),
-    )
-
-
-def _verification(this: Round) -> None:
-    this.over_shards(
-        verify,
-        this.config.verification,
-        (
-            VerificationInputs(
-                positions=positions,
-                candidates=candidates,
-                roots=this.roots,
-                corpus=this.corpus.digest,
-                policy=this.policy,
-            )
-            for positions, candidates in zip(this.tables["positions"], this.tables["candidates"], strict=True)
         ),
     )
 
@@ -145,7 +129,7 @@ def _assembly(this: Round, fill: Literal["negative", "filler"]) -> None:
 ROOTS = Stage("roots", "cut the documents of the screened part into roots", _roots, (cut_roots,))
 ENTROPY = Stage("entropy", "positions above mean + alpha x std, with queries", _entropy, (screen_entropy,))
 RETRIEVAL = Stage("retrieval", "the chunks nearest to each query", _retrieval, (retrieve,))
-VERIFICATION = Stage("verification", "keep what lowers the entropy by more than epsilon", _verification, (verify,))
+VERIFICATION = Stage("verification", "keep what lowers the entropy by more than epsilon", verification, (verify,))
 NEGATIVES = Stage("negatives", "the positives' neighbours, by a second retrieval", _negatives, (find_negatives,))
 NEGATIVE_VERIFICATION = Stage(
     "negative-verification",

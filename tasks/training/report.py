@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from storage.digests import short
 from tasks.training.run import TrainingResult
 
 ROWS = 24
 
 
-def training_report(result: TrainingResult, *, campaign: str = "") -> str:
-    """The page that Prefect shows as artifact ``training-report``: facts, then up to 24 steps evenly spread."""
+def training_report(result: TrainingResult, *, campaign: str = "", links: Sequence[str] = ()) -> str:
+    """The page that Prefect shows as artifact ``training-report``: facts, where to look (lines of Markdown), then up to
+    24 steps evenly spread.
+    """
     rate = result.tokens / result.seconds if result.seconds else 0.0
     facts = {
         "Round": f"{campaign} {result.round}".strip(),
@@ -23,6 +27,7 @@ def training_report(result: TrainingResult, *, campaign: str = "") -> str:
         "Loss, first → last": f"{result.first_loss:.4f} → {result.last_loss:.4f} nats a token",
     }
     lines = ["# Training", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
+    lines += [part for link in links for part in ("", link)]
     if result.resumed_from:
         lines += ["", f"The run was interrupted and went on from step {result.resumed_from}."]
     lines += ["", "| step | loss | learning rate | gradient norm |", "|---:|---:|---:|---:|"]

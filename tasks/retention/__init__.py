@@ -1,0 +1,1 @@
+"""Retention: what a home no longer needs, removed with a tombstone for each thing."""
