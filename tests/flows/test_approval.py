@@ -51,9 +51,10 @@ def test_without_a_standing_installation_both_are_errors_before_any_work(home: H
 def _undeploy() -> None:
     """Another test may have deployed to the session's server."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import DeploymentSort
 
     with get_client(sync_client=True) as client:
-        for deployment in client.read_deployments():
+        for deployment in client.read_deployments(limit=200, sort=DeploymentSort.NAME_ASC):
             client.delete_deployment(deployment.id)
 
 
