@@ -86,6 +86,7 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
             version = build_round(home_path, inputs, preset.build)
             release()
             if preset.campaign.approve:
+                pages_after_round(home, name)
                 links = version_links(home, version)
                 approve(home, name, number, version, round_markdown(load_manifest(home, version), version, links))
             label = f"{name} round {number}"

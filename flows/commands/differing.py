@@ -114,10 +114,10 @@ def _rounded(value: float) -> str:
 
 
 def _value(value: Any) -> str:
-    from flows.views.printable import printable
+    from tasks.reporting.visible import visible_line
 
     if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
         return value[:12]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    shown = printable(text, lines=False)
+    shown = visible_line(text)
     return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"

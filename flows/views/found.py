@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from flows.views.printable import printable
 from flows.views.trace import tokens
 from storage.digests import short
 from tasks.provenance.searching import TEXT, Hit, SearchResult
 from tasks.provenance.takedown import Takedown, VersionReach
+from tasks.reporting.visible import visible_line
 
 ROWS = 12
 """Samples of a version that a takedown lists; ``--json`` has all."""
@@ -21,7 +21,7 @@ def search_lines(result: SearchResult) -> Iterator[Text]:
     for hit in result.hits:
         yield from _hit(hit)
     count = len(result.hits)
-    what = f"'{printable(result.asked, lines=False)}'"
+    what = f"'{visible_line(result.asked)}'"
     if not count:
         yield Text(f"no sample of version {short(result.version)} holds {what}")
     elif result.more:
@@ -37,20 +37,20 @@ def _hit(hit: Hit) -> Iterator[Text]:
     unsure = "" if hit.exact else " (the part of its origin that is left out may be where it stands)"
     head = f"sample {hit.row} ({short(hit.sample_id)}) {tokens(hit.start, hit.end)}"
     yield Text.assemble(
-        (head, "bold"), f" · {hit.kind}, segment {hit.segment}{times}{why}{unsure} · {printable(names, lines=False)}"
+        (head, "bold"), f" · {hit.kind}, segment {hit.segment}{times}{why}{unsure} · {visible_line(names)}"
     )
-    parts = [printable(part, lines=False) for part in (hit.before, hit.found, hit.after)]
+    parts = [visible_line(part) for part in (hit.before, hit.found, hit.after)]
     if any(parts):
         yield Text.assemble("    ", (parts[0], "dim"), (parts[1], "bold green"), (parts[2], "dim"))
 
 
 def takedown_lines(report: Takedown) -> Iterator[Text]:
     """What the document reached, or the one line that it reached nothing."""
-    asked = f"'{printable(report.asked, lines=False)}'"
+    asked = f"'{visible_line(report.asked)}'"
     for doc_id in report.documents:
         yield Text(f"document {doc_id}", style="bold")
     for corpus in report.corpora:
-        names = printable(" · ".join(dict.fromkeys(n for n in (corpus.source, corpus.title) if n)), lines=False)
+        names = visible_line(" · ".join(dict.fromkeys(n for n in (corpus.source, corpus.title) if n)))
         held = f"row {corpus.row}, part {corpus.part}, {corpus.chunks} chunks in the index"
         yield Text(f"  in corpus {corpus.name} ({short(corpus.digest)}): {held} · {names}")
     for version in report.versions:

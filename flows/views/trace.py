@@ -11,10 +11,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.views.printable import printable
 from storage.digests import short
 from tasks.provenance.lineage import Ancestor
 from tasks.provenance.traces import Link, Origin, Piece, Seed, Trace
+from tasks.reporting.visible import visible, visible_line
 
 SHOWN = 8
 """Links of a piece that are shown; ``--json`` has all."""
@@ -52,8 +52,8 @@ def marked(before: str | None, text: str | None, after: str | None, style: str) 
     """Text with a marked part."""
     if text is None:
         return Text("the text is not known here", style=_QUIET)
-    inside = printable(text, lines=False) or "␣"
-    return Text.assemble((printable(before or ""), _QUIET), (f"⟦{inside}⟧", style), (printable(after or ""), _QUIET))
+    inside = visible_line(text) or "␣"
+    return Text.assemble((visible(before or ""), _QUIET), (f"⟦{inside}⟧", style), (visible(after or ""), _QUIET))
 
 
 def _segments(segments: Iterable[Origin]) -> Table:
@@ -67,7 +67,7 @@ def _segments(segments: Iterable[Origin]) -> Table:
             Text(origin.kind),
             str(origin.helps or ""),
             short(own) if own else "–",
-            Text(printable(origin.title or origin.source or short(origin.doc_id), lines=False)),
+            Text(visible_line(origin.title or origin.source or short(origin.doc_id))),
             place,
         )
     return table
@@ -80,7 +80,7 @@ def _dependencies(links: Iterable[Link]) -> Table:
         there = "–" if link.chunk_start is None else f"{link.chunk_start}-{(link.chunk_end or 0) - 1}"
         table.add_row(
             _number(link.position),
-            Text(printable(link.token or "–", lines=False)),
+            Text(visible_line(link.token or "–")),
             there,
             _number(link.distance),
             _number(link.rank),
@@ -144,11 +144,11 @@ def _root(piece: Piece) -> Iterator[Text]:
         yield Text("none of the asked tokens lies above the threshold: nothing was asked for them")
     for position in root.positions:
         yield Text(
-            f"token {position.position} ⟦{printable(position.token or '', lines=False)}⟧ (t = {position.t}): entropy"
+            f"token {position.position} ⟦{visible_line(position.token or '')}⟧ (t = {position.t}): entropy"
             f" {_number(position.entropy)} nats, nll {_number(position.nll)}; {position.candidates} candidates,"
             f" {position.excluded} excluded, {position.kept} kept"
         )
-        yield Text(f"  query: {printable(position.query, lines=False)}")
+        yield Text(f"  query: {visible_line(position.query)}")
 
 
 def _seed(seed: Seed, kind: str) -> Text:
@@ -183,12 +183,12 @@ def _link(link: Link, *, of_root: bool) -> Iterator[Text]:
     if said:
         yield Text(f"  {said}")
     if link.context is not None:
-        context = Text(f"  {printable(link.context[:CONTEXT], lines=False)}", style="green")
+        context = Text(f"  {visible_line(link.context[:CONTEXT])}", style="green")
         if link.literal and link.token:
-            context.highlight_words([printable(link.token, lines=False)], _HELPED)
+            context.highlight_words([visible_line(link.token)], _HELPED)
         yield context
     elif link.query is not None:
-        yield Text(f"  query: {printable(link.query, lines=False)}")
+        yield Text(f"  query: {visible_line(link.query)}")
     if link.helped and link.token is not None and link.context is None:
         yield Text("  ").append_text(_flat(marked(link.before, link.token, link.after, _ASKED)))
 
@@ -236,7 +236,7 @@ def _past(ancestor: Ancestor) -> str:
 
 def _called(origin: Origin) -> str:
     names = [name for name in (origin.source, origin.title) if name]
-    return printable(" · ".join(dict.fromkeys(names)), lines=False) or short(origin.doc_id)
+    return visible_line(" · ".join(dict.fromkeys(names))) or short(origin.doc_id)
 
 
 def _more(count: int) -> Iterator[Text]:

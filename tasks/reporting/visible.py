@@ -1,4 +1,5 @@
-"""Text of documents for a page: every character is seen, and none reorders or hides another.
+"""Text of documents for a page or a terminal: every character is seen, and none moves the cursor, changes colours,
+reorders or hides another.
 
 HTML's own characters are the template's to escape. Controls, bidi marks, zero-width characters and the like become
 their escape (``\\x1b``, ``\\u202e``), so that a reader sees what a model read; line ends and tabs stay.

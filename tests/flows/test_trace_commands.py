@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from flows.cli import main
-from flows.views.printable import printable
 from flows.views.trace import marked, trace_lines
 from storage.home import Home
 from tasks.provenance.traces import Trace
 from tasks.provenance.tracing import trace
+from tasks.reporting.visible import visible, visible_line
 from tests.rounds import BuiltRound, build_round, build_rounds
 from tests.world_by_hand import documents
 
@@ -216,12 +216,12 @@ def test_a_hostile_document_can_not_speak_to_the_terminal(rounds: list[BuiltRoun
 @given(st.text())
 def test_printable_text_has_no_controls_and_plain_text_stays(text: str) -> None:
     for lines in (True, False):
-        shown = printable(text, lines=lines)
+        shown = visible(text) if lines else visible_line(text)
         kept = "\n\t" if lines else ""
         assert all(c in kept or unicodedata.category(c)[0] != "C" for c in shown)
         assert lines or len(shown.splitlines()) <= 1
     plain = "".join(c for c in text if c.isprintable())
-    assert printable(plain) == plain
+    assert visible(plain) == plain
 
 
 def test_what_is_not_known_is_said_in_place_of_text() -> None:
