@@ -7,14 +7,17 @@ candidate (``one_each``), and every pass makes the logits of all its tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from models.scoring import Context
+from models.workers import Workers
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,38 +44,51 @@ def one_each(contexts: Sequence[Context], *, cut: bool) -> list[Pass]:
 
 
 class FullLogits:
-    """Entropies from the logits of whole sequences; ``everywhere`` takes the softmax at every token as well."""
+    """Entropies from the logits of whole sequences; ``everywhere`` takes the softmax at every token as well.
 
-    def __init__(self, model: Any, tokens_per_batch: int) -> None:
+    Batches run one after the other, each on all torch threads, as one runs a model; with ``workers`` as ours do.
+    """
+
+    def __init__(self, model: Any, tokens_per_batch: int, workers: Workers | None = None) -> None:
         self._model = model
         self._budget = tokens_per_batch
         self._device = next(model.parameters()).device
+        self._workers = workers
 
-    @torch.inference_mode()
     def entropies(self, passes: Sequence[Pass], *, everywhere: bool = False) -> list[list[float]]:
         """Entropy (nats) of each wanted position of each pass, in order."""
         found: list[list[float]] = [[] for _ in passes]
-        for numbers in batches(passes, self._budget):
-            logits = self._model(input_ids=padded(passes, numbers).to(self._device), use_cache=False).logits
-            if everywhere:
-                whole = entropy(logits)
-                for row, number in enumerate(numbers):
-                    found[number] = whole[row, [p - 1 for p in passes[number].positions]].tolist()
-                continue
-            rows = [row for row, number in enumerate(numbers) for _ in passes[number].positions]
-            places = [p - 1 for number in numbers for p in passes[number].positions]
-            values = iter(entropy(logits[rows, places]).tolist())
-            for number in numbers:
-                found[number] = [next(values) for _ in passes[number].positions]
+        taken = list(batches(passes, self._budget))
+        answers = self._each(lambda numbers: self._entropies(passes, numbers, everywhere), taken)
+        for numbers, answer in zip(taken, answers, strict=True):
+            for number, values in zip(numbers, answer, strict=True):
+                found[number] = values
         return found
 
     @torch.inference_mode()
+    def _entropies(self, passes: Sequence[Pass], numbers: Sequence[int], everywhere: bool) -> list[list[float]]:
+        logits = self._model(input_ids=padded(passes, numbers).to(self._device), use_cache=False).logits
+        if everywhere:
+            whole = entropy(logits)
+            return [whole[row, [p - 1 for p in passes[n].positions]].tolist() for row, n in enumerate(numbers)]
+        rows = [row for row, number in enumerate(numbers) for _ in passes[number].positions]
+        places = [p - 1 for number in numbers for p in passes[number].positions]
+        values = iter(entropy(logits[rows, places]).tolist())
+        return [[next(values) for _ in passes[number].positions] for number in numbers]
+
     def trunk(self, passes: Sequence[Pass]) -> None:
         """The forward pass without any logits: what no way of scoring can be faster than."""
-        for numbers in batches(passes, self._budget):
-            self._model.base_model(input_ids=padded(passes, numbers).to(self._device), use_cache=False)
+        for _ in self._each(lambda numbers: self._trunk(passes, numbers), list(batches(passes, self._budget))):
+            pass
         if self._device.type == "cuda":
             torch.cuda.synchronize()
+
+    @torch.inference_mode()
+    def _trunk(self, passes: Sequence[Pass], numbers: Sequence[int]) -> None:
+        self._model.base_model(input_ids=padded(passes, numbers).to(self._device), use_cache=False)
+
+    def _each(self, work: Callable[[list[int]], Result], items: Sequence[list[int]]) -> Iterator[Result]:
+        return map(work, items) if self._workers is None else self._workers.each(work, items)
 
 
 def entropy(logits: Tensor) -> Tensor:

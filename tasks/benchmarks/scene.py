@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from models.embedders import EmbedderConfig
 from models.policy import Policy, load_policy
 from models.scoring import Context, Scorer
+from models.workers import Workers
 from storage.corpora import Corpus
 from storage.home import Home
 from storage.refs import Ref
@@ -74,7 +77,13 @@ class Scene:
             Path(wanted.folder), device=wanted.device, dtype=wanted.dtype, remote_code=wanted.remote_code
         )
         budget = wanted.tokens_per_batch
-        return Reader(policy, Scorer(policy.model, tokens_per_batch=budget), FullLogits(policy.model, budget))
+        beside = Workers(policy.device, torch.get_num_threads())
+        return Reader(
+            policy,
+            Scorer(policy.model, tokens_per_batch=budget),
+            FullLogits(policy.model, budget),
+            FullLogits(policy.model, budget, beside),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,8 @@ class Reader:
     policy: Policy
     scorer: Scorer
     full: FullLogits
+    beside: FullLogits
+    """The same, as many batches at once as ours."""
 
     @property
     def bos(self) -> tuple[int, ...]:

@@ -66,16 +66,21 @@ def gains_by_engine(reader: Reader, work: Judged) -> dict[tuple[int, int, int], 
     }
 
 
-def gains_by_the_letter(reader: Reader, work: Judged, *, cut: bool) -> dict[tuple[int, int, int], float]:
-    """Gains with a pass per position and candidate, and the logits of whole sequences; ``cut`` as in ``one_each``."""
+def gains_by_the_letter(
+    reader: Reader, work: Judged, *, cut: bool, beside: bool = False
+) -> dict[tuple[int, int, int], float]:
+    """Gains with a pass per position and candidate, and the logits of whole sequences; ``cut`` as in ``one_each``,
+    ``beside`` with as many batches at once as the engine.
+    """
     rows = list(work.roots)
-    alone = reader.full.entropies(same_passes([work.roots[row] for row in rows]))
+    model = reader.beside if beside else reader.full
+    alone = model.entropies(same_passes([work.roots[row] for row in rows]))
     before = {
         (row, position - len(reader.bos)): entropy
         for row, entropies in zip(rows, alone, strict=True)
         for position, entropy in zip(work.roots[row].positions, entropies, strict=True)
     }
-    after = iter(reader.full.entropies(one_each(work.contexts, cut=cut)))
+    after = iter(model.entropies(one_each(work.contexts, cut=cut)))
     return {
         (pair.root, t, pair.chunk): relative_gain(before[pair.root, t], next(after)[0])
         for pair in work.pairs

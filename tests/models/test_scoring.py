@@ -20,7 +20,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from models.scoring import Context, Scorer, entropy_and_nll
+from models.scoring import Context, Scorer, entropy_and_nll, may_run_beside_itself
+from models.workers import Workers
 from storage.errors import PolicyError
 
 VOCABULARY = 97
@@ -124,3 +125,39 @@ def test_nan_weights_are_an_error_not_an_entropy() -> None:
         model.model.layers[0].mlp.up_proj.weight[0, 0] = math.nan
     with pytest.raises(PolicyError, match="NaN"):
         scorer.score([Context([1, 2, 3], [1, 2])])
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_the_number_of_batches_at_once_changes_no_bit(family: str) -> None:
+    model, before = tiny(family), torch.get_num_threads()
+    contexts = [Context([n % VOCABULARY for n in range(k, k + 40)], [5, 20 + k % 19]) for k in range(30)]
+    found = [
+        torch.cat([scores.entropy for scores in Scorer(model, tokens_per_batch=160, workers=count).score(contexts)])
+        for count in (1, 2, 5)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_of_one_batch_leaves_the_others_undone() -> None:
+    workers, begun = Workers(torch.device("cpu"), 1), []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 2:
+            raise PolicyError("the third")
+        return number
+
+    with pytest.raises(PolicyError, match="the third"):
+        list(workers.each(work, range(100)))
+    assert len(begun) <= 3 + 2
+    assert list(workers.each(work, [5, 7])) == [5, 7]
+
+
+def test_a_model_that_remembers_the_longest_context_runs_by_itself() -> None:
+    model = tiny("llama")
+    assert may_run_beside_itself(model)
+    model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    assert not may_run_beside_itself(model)
+    assert not may_run_beside_itself(torch.nn.Linear(1, 1))
