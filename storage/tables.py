@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from storage.schemas import TABLES, TableSchema
 
 ROWS_PER_GROUP = 1024
 UNITS_PER_GROUP = 8_000_000
+KEPT_BYTES = 64 * 2**20
+"""Bytes of row groups that a reader of single rows keeps. Ours."""
 Rows = Iterable[Mapping[str, Any]]
 
 
@@ -100,6 +103,24 @@ def check_ref(home: Path, ref: Ref) -> Path:
     return path
 
 
+def check_unchanged(home: Path, ref: Ref) -> None:
+    """``check_ref`` for a file that many steps read: hashed once in this process while the file system shows no change.
+
+    Raises as ``check_ref`` does.
+    """
+    try:
+        found = (home / ref.uri).stat()
+    except OSError:
+        check_ref(home, ref)
+        return
+    _check_once(home, ref, found.st_ino, found.st_size, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)
+def _check_once(home: Path, ref: Ref, number: int, size: int, changed: int) -> None:
+    check_ref(home, ref)
+
+
 def open_table(home: Path, ref: Ref) -> pq.ParquetFile:
     """The Parquet file of a ref; raises ``IntegrityError`` when its columns are not the schema's."""
     path = home / ref.uri
@@ -131,13 +152,19 @@ def read_tables(home: Path, refs: Sequence[Ref], schema: TableSchema) -> pl.Data
 
 
 class RowReader:
-    """Reads single rows of a table by number, a row group at a time, the last groups kept: memory is bounded."""
+    """Reads single rows of a table by number, a row group at a time.
 
-    def __init__(self, home: Path, ref: Ref, columns: Sequence[str] | None = None, *, groups_kept: int = 16) -> None:
+    The groups read last are kept as Arrow tables, up to ``kept_bytes`` bytes (always the last one), so memory is
+    bounded whatever the size of a row.
+    """
+
+    def __init__(
+        self, home: Path, ref: Ref, columns: Sequence[str] | None = None, *, kept_bytes: int = KEPT_BYTES
+    ) -> None:
         self._file = open_table(home, ref)
         self._columns = list(columns) if columns else None
-        self._kept: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
-        self._limit = groups_kept
+        self._kept: OrderedDict[int, pa.Table] = OrderedDict()
+        self._limit, self._bytes = kept_bytes, 0
         self._starts = [0]
         for group in range(self._file.num_row_groups):
             self._starts.append(self._starts[-1] + self._file.metadata.row_group(group).num_rows)
@@ -148,13 +175,20 @@ class RowReader:
         if not 0 <= row < self.rows:
             raise IndexError(f"row {row} of a table of {self.rows}")
         group = bisect_right(self._starts, row) - 1
-        if group not in self._kept:
-            self._kept[group] = self._file.read_row_group(group, columns=self._columns).to_pylist()
-            if len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
+        place = row - self._starts[group]
+        return {name: column[place].as_py() for name, column in zip(*self._group(group), strict=True)}
+
+    def _group(self, number: int) -> tuple[list[str], list[pa.ChunkedArray]]:
+        if number in self._kept:
+            self._kept.move_to_end(number)
         else:
-            self._kept.move_to_end(group)
-        return self._kept[group][row - self._starts[group]]
+            group = self._file.read_row_group(number, columns=self._columns).combine_chunks()
+            self._kept[number] = group
+            self._bytes += group.nbytes
+            while self._bytes > self._limit and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        table = self._kept[number]
+        return table.column_names, table.columns
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self._file.iter_batches(batch_size=64, columns=self._columns):

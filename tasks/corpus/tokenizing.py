@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -35,6 +36,20 @@ def tokenizing(folder: Path) -> Tokenizing:
     """Counts and starts of the tokens of a policy's tokenizer, special tokens left out."""
     tokenizer = load_tokenizer(folder)
     return _of_fast(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerFast) else _of_slow(tokenizer)
+
+
+def batch_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[str]], list[list[int]]]:
+    """Ids of many texts, each as if it were tokenised alone, special tokens left out."""
+    if isinstance(tokenizer, PreTrainedTokenizerFast) and _plain(tokenizer):
+        backend = tokenizer.backend_tokenizer
+        return lambda texts: [e.ids for e in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return lambda texts: [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+
+
+def _plain(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer below the Python classes neither cuts nor pads, as it must for texts to stay whole."""
+    backend = tokenizer.backend_tokenizer
+    return backend.truncation is None and backend.padding is None
 
 
 def _of_fast(tokenizer: PreTrainedTokenizerFast) -> Tokenizing:

@@ -71,15 +71,18 @@ def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict
     corpus = open_corpus(home, inputs.corpus)
     passages = Passages(home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents, tokenizer=tokenizer)
     bos, separator = bos_ids(tokenizer), separator_ids(tokenizer, inputs.separator)
+    counted = corpus.manifest.get("chunking", {}).get("tokenizer") == inputs.tokenizer
     uses: Counter[int] = Counter()
     packer = Packer(
         target=config.target_tokens,
         negatives_per_positive=inputs.negatives_per_positive,
         measures=Measures(
             root_tokens=lambda row: len(passages.root(row).ids),
-            chunk_tokens=lambda row: len(passages.chunk_ids(row)),
+            chunk_tokens=(lambda row: passages.chunk_size(row)[1])
+            if counted
+            else (lambda row: len(passages.chunk_ids(row))),
             root_doc=lambda row: passages.root(row).doc,
-            chunk_doc=lambda row: passages.chunk(row).doc,
+            chunk_doc=lambda row: passages.chunk_size(row)[0],
             bos=len(bos),
             separator=len(separator),
         ),
@@ -91,6 +94,7 @@ def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict
         with progress("assembly", total=total, unit="roots") as advance:
             for number, draft in enumerate(_drafts(home, inputs, packer, advance)):
                 uses.update([*draft.positives, *draft.negatives])
+                passages.tokenise([*draft.positives, *draft.negatives])
                 yield layout_sample(draft, number, passages, bos, separator, config, inputs.fill)
 
     written = write_table(home.path, work_uri(key, "samples"), SAMPLES, samples())

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+_DEPENDENCY = ("t", "entropy_before", "entropy_after", "gain")
+
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
@@ -42,19 +44,17 @@ class Bundle:
 
 def bundles_of(roots: range, verdicts: pl.DataFrame, negatives: pl.DataFrame) -> Iterator[Bundle]:
     """One bundle per root, in order of the rows; a root without positives has no contexts."""
-    kept = verdicts.filter(pl.col("kept")).sort("root", "chunk", "t").partition_by("root", as_dict=True)
-    usable = negatives.filter(pl.col("kept")).sort("root", "seed_chunk", "rank").partition_by("root", as_dict=True)
+    usable = negatives.lazy().filter(pl.col("kept")).sort("root", "seed_chunk", "rank")
+    neighbours: dict[tuple[int, int], list[int]] = {}
+    for root, seed, chunk in usable.select("root", "seed_chunk", "chunk").collect().iter_rows():
+        neighbours.setdefault((root, seed), []).append(chunk)
+    kept = verdicts.lazy().filter(pl.col("kept")).sort("root", "chunk", "t").select("root", "chunk", *_DEPENDENCY)
+    dependencies: dict[int, dict[int, list[Dependency]]] = {}
+    for root, chunk, *dependency in kept.collect().iter_rows():
+        dependencies.setdefault(root, {}).setdefault(chunk, []).append(Dependency(*dependency))
     for root in roots:
-        neighbours: dict[int, list[int]] = {}
-        if (root,) in usable:
-            for seed, chunk in usable[(root,)].select("seed_chunk", "chunk").iter_rows():
-                neighbours.setdefault(seed, []).append(chunk)
-        dependencies: dict[int, list[Dependency]] = {}
-        if (root,) in kept:
-            columns = ("chunk", "t", "entropy_before", "entropy_after", "gain")
-            for chunk, t, before, after, gain in kept[(root,)].select(columns).iter_rows():
-                dependencies.setdefault(chunk, []).append(Dependency(t, before, after, gain))
-        contexts = [
-            Context(chunk, tuple(found), tuple(neighbours.get(chunk, ()))) for chunk, found in dependencies.items()
-        ]
+        contexts = (
+            Context(chunk, tuple(found), tuple(neighbours.get((root, chunk), ())))
+            for chunk, found in dependencies.get(root, {}).items()
+        )
         yield Bundle(root, tuple(sorted(contexts, key=lambda c: (-c.best_gain, c.chunk))))

@@ -53,6 +53,11 @@ class Draft:
     roots: list[Bundle] = field(default_factory=list)
     positives: dict[int, list[tuple[int, Context]]] = field(default_factory=dict)
     negatives: dict[int, int] = field(default_factory=dict)
+    _root_docs: set[int] = field(default_factory=set)
+    _chunk_docs: set[int] = field(default_factory=set)
+    """Documents that chunks were added from; one that was given back stays: no root joins after that."""
+    _wanted: set[int] = field(default_factory=set)
+    """Contexts of the roots, those that found no place included."""
 
     def __post_init__(self) -> None:
         self.used = self.measures.bos - self.measures.separator  # the first segment has no separator before it
@@ -71,38 +76,38 @@ class Draft:
         there = chunk in self.positives or chunk in self.negatives
         return 0 if there else self.cost(self.measures.chunk_tokens(chunk))
 
-    def root_documents(self) -> set[int]:
-        """Documents of the roots."""
-        return {self.measures.root_doc(bundle.root) for bundle in self.roots}
+    def stands_beside(self, chunk: int) -> bool:
+        """Whether a chunk comes from the document of a root here."""
+        return self.measures.chunk_doc(chunk) in self._root_docs
 
     def add_root(self, bundle: Bundle) -> None:
         """Adds a root without its contexts."""
         self.roots.append(bundle)
+        self._root_docs.add(self.measures.root_doc(bundle.root))
+        self._wanted.update(context.chunk for context in bundle.contexts)
         self.used += self.cost(self.measures.root_tokens(bundle.root))
 
     def add_positive(self, root: int, context: Context) -> None:
         """Adds a positive for a root; one that is there already gains a dependent."""
         self.used += self.chunk_cost(context.chunk)
+        self._chunk_docs.add(self.measures.chunk_doc(context.chunk))
         self.positives.setdefault(context.chunk, []).append((root, context))
 
     def add_negative(self, chunk: int, root: int) -> None:
         """Adds a negative that ``root`` brought."""
         self.used += self.chunk_cost(chunk)
+        self._chunk_docs.add(self.measures.chunk_doc(chunk))
         self.negatives[chunk] = root
 
     def may_be_negative(self, chunk: int, usable: Callable[[int], bool]) -> bool:
         """A negative stands once, is no positive of any root here and comes from none of their documents."""
-        if chunk in self.positives or chunk in self.negatives or not usable(chunk):
+        if chunk in self.positives or chunk in self.negatives or chunk in self._wanted or not usable(chunk):
             return False
-        if self.measures.chunk_doc(chunk) in self.root_documents():
-            return False
-        return not any(context.chunk == chunk for bundle in self.roots for context in bundle.contexts)
+        return not self.stands_beside(chunk)
 
     def admits(self, bundle: Bundle) -> bool:
         """Whether a root may join: no chunk here comes from its document, no negative here is a positive of its own."""
-        doc = self.measures.root_doc(bundle.root)
-        present = [*self.positives, *self.negatives]
-        if any(self.measures.chunk_doc(chunk) == doc for chunk in present):
+        if self.measures.root_doc(bundle.root) in self._chunk_docs:
             return False
         return not any(context.chunk in self.negatives for context in bundle.contexts)
 
@@ -121,6 +126,7 @@ class Packer:
     measures: Measures
     usable: Callable[[int], bool]
     unplaced: list[Unplaced] = field(default_factory=list)
+    _sizes: dict[int, int] = field(default_factory=dict)
 
     def has_enough(self, queue: list[Bundle]) -> bool:
         """Whether the waiting roots and positives would fill two samples, so that there is a choice when one is
@@ -128,8 +134,10 @@ class Packer:
         """
         total = 0
         for bundle in queue:
-            total += self.measures.root_tokens(bundle.root)
-            total += sum(self.measures.chunk_tokens(context.chunk) for context in bundle.contexts)
+            if bundle.root not in self._sizes:
+                contexts = sum(self.measures.chunk_tokens(context.chunk) for context in bundle.contexts)
+                self._sizes[bundle.root] = self.measures.root_tokens(bundle.root) + contexts
+            total += self._sizes[bundle.root]
             if total >= 2 * self.target:
                 return True
         return False
@@ -151,10 +159,13 @@ class Packer:
                     break
             given_back = self._fill(draft) if taken else None
             if given_back is None:
-                self.report_root(queue.pop(0), "sample-not-filled")
+                left = queue.pop(0)
+                self._sizes.pop(left.root, None)
+                self.report_root(left, "sample-not-filled")
                 continue
             for bundle, left_out in taken:
                 queue.remove(bundle)
+                self._sizes.pop(bundle.root, None)
                 for context, reason in left_out:
                     self._report(bundle.root, context.chunk, reason)
             for root, chunk in given_back:
@@ -166,11 +177,10 @@ class Packer:
         """Adds a root with the contexts that fit; returns those left out with the reason, or None when the root can't
         join.
         """
-        documents = draft.root_documents()
         left_out: list[tuple[Context, str]] = []
         contexts: list[Context] = []
         for context in bundle.contexts:
-            if self.measures.chunk_doc(context.chunk) in documents:
+            if draft.stands_beside(context.chunk):
                 left_out.append((context, "root-document"))
             elif context.chunk not in draft.positives and not self.usable(context.chunk):
                 left_out.append((context, "reuse-cap"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,6 +12,10 @@ from storage.home import Home
 from storage.refs import Ref
 from storage.tables import RowReader
 from tasks.corpus.overlap import RunIndex
+from tasks.corpus.tokenizing import batch_encoder
+
+_CHUNKS_KEPT = 16_384
+_SIZES_KEPT = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,8 @@ class Chunk:
     row: int
     chunk_id: str
     doc: int
+    tokens: int
+    """As the ingest counted them, with the corpus's tokenizer."""
     text: str
 
 
@@ -45,12 +52,17 @@ class Passages:
     ) -> None:
         self._roots = RowReader(home.path, roots)
         self._chunks = RowReader(home.path, chunks)
-        self._documents = RowReader(home.path, documents, ["doc_id", "text"], groups_kept=4)
-        self._tokenizer = tokenizer
-        self.chunk = lru_cache(maxsize=16384)(self._chunk)
-        self.chunk_ids = lru_cache(maxsize=16384)(self._chunk_ids)
+        self._sizes = RowReader(home.path, chunks, ["doc", "tokens"])
+        self._texts = RowReader(home.path, documents, ["text"], kept_bytes=2**27)
+        self._doc_ids = RowReader(home.path, documents, ["doc_id"])
+        self._encode = None if tokenizer is None else batch_encoder(tokenizer)
+        self._ids: dict[int, tuple[int, ...]] = {}
+        self.chunk = lru_cache(maxsize=_CHUNKS_KEPT)(self._chunk)
+        self.chunk_size = lru_cache(maxsize=_SIZES_KEPT)(self._chunk_size)
         self.root = lru_cache(maxsize=256)(self._root)
         self.runs = lru_cache(maxsize=256)(self._run_index)
+        self.doc_id = lru_cache(maxsize=_CHUNKS_KEPT)(self._doc_id)
+        self._text = lru_cache(maxsize=8)(lambda doc: str(self._texts[doc]["text"]))
 
     @property
     def chunk_count(self) -> int:
@@ -59,26 +71,43 @@ class Passages:
 
     def _chunk(self, row: int) -> Chunk:
         found = self._chunks[row]
-        return Chunk(row, found["chunk_id"], found["doc"], found["text"])
+        return Chunk(row, found["chunk_id"], found["doc"], found["tokens"], found["text"])
 
-    def _chunk_ids(self, row: int) -> tuple[int, ...]:
+    def _chunk_size(self, row: int) -> tuple[int, int]:
+        """Document and tokens of a chunk, without its text."""
+        found = self._sizes[row]
+        return found["doc"], found["tokens"]
+
+    def chunk_ids(self, row: int) -> tuple[int, ...]:
         """Tokens of a chunk when tokenised alone."""
-        assert self._tokenizer is not None, "these passages were opened without a tokenizer"
-        return tuple(self._tokenizer(self.chunk(row).text, add_special_tokens=False)["input_ids"])
+        if row not in self._ids:
+            self.tokenise((row,))
+        return self._ids[row]
+
+    def tokenise(self, rows: Iterable[int]) -> None:
+        """Tokenises the chunks that ``chunk_ids`` will be asked for, at once, which is faster than one by one."""
+        assert self._encode is not None, "these passages were opened without a tokenizer"
+        wanted = set(rows)
+        missing = sorted(wanted - self._ids.keys())
+        if len(self._ids) + len(missing) > _CHUNKS_KEPT:
+            self._ids.clear()
+            missing = sorted(wanted)
+        found = self._encode([self.chunk(row).text for row in missing])
+        self._ids.update(zip(missing, map(tuple, found), strict=True))
 
     def _root(self, row: int) -> Root:
         found = self._roots[row]
-        text = self._documents[found["doc"]]["text"][found["char_start"] : found["char_end"]]
+        text = self._text(found["doc"])[found["char_start"] : found["char_end"]]
         return Root(row, found["root_id"], found["doc"], text, tuple(found["input_ids"]))
 
     def _run_index(self, row: int, length: int) -> RunIndex:
         return RunIndex(self.root(row).text, length=length)
 
-    def doc_id(self, doc: int) -> str:
+    def _doc_id(self, doc: int) -> str:
         """Digest of a document by its row."""
-        return str(self._documents[doc]["doc_id"])
+        return str(self._doc_ids[doc]["doc_id"])
 
     def close(self) -> None:
         """Closes the files."""
-        for reader in (self._roots, self._chunks, self._documents):
+        for reader in (self._roots, self._chunks, self._sizes, self._texts, self._doc_ids):
             reader.close()
