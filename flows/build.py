@@ -4,7 +4,8 @@ Which stages a round has is its recipe's to say (``tasks/recipes``). The one the
 
     roots → entropy → positions → queries → candidates → verdicts → positives → hard negatives → samples → manifest
 
-Every step is a checkpointed task per shard of roots. Retrieval stays in this process, the one owner of the index.
+Every step is a checkpointed task per shard of roots. Retrieval stays in this process, the one owner of the index;
+shards of scoring steps run where the engine has them (``tasks.engines``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from storage.home import Home
 from storage.policies import policy_folder
 from storage.tracking import Tracking
 from storage.vectors import IndexConfig
+from tasks.engines.engine import EngineConfig, opened
 from tasks.recipes import recipe_named, resolved
 from tasks.rounds.building import BuildConfig, check_policy, policy_inputs
 from tasks.rounds.publishing import publish_round
@@ -49,6 +51,7 @@ class BuildInputs(BaseModel):
     )
     embedder: EmbedderConfig = EmbedderConfig()
     index: IndexConfig = IndexConfig()
+    engine: EngineConfig = EngineConfig()
 
 
 ONE_AT_A_TIME: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
@@ -62,9 +65,9 @@ def build_round(home_path: str, inputs: BuildInputs, config: BuildConfig) -> str
     config, options = resolved(config)
     recipe = recipe_named(config.recipe)
     screener = inputs.screener or inputs.policy
-    with home.lock(f"build-{inputs.campaign}-{inputs.round}"):
+    with home.lock(f"build-{inputs.campaign}-{inputs.round}"), opened(inputs.engine) as engine:
         corpus = open_corpus(home, inputs.corpus)
-        folder = policy_folder(home, screener)
+        folder = policy_folder(home, screener, weights=False)  # not needed where every step is finished
         check_screener(home, screener, inputs.policy)
         check_policy(folder, corpus, config, screens=recipe.screener != "none")
         if recipe.screener != "none":
@@ -75,9 +78,10 @@ def build_round(home_path: str, inputs: BuildInputs, config: BuildConfig) -> str
             config=config,
             options=options,
             corpus=corpus,
-            policy=policy_inputs(screener, folder, config.numeric),
+            policy=policy_inputs(screener, folder, config.numeric, elsewhere=inputs.engine.kind != "threads"),
             embedder=inputs.embedder,
             index=inputs.index,
+            engine=engine,
         )
         for stage in recipe.stages:
             stage.run(this)
@@ -92,7 +96,7 @@ def build_round(home_path: str, inputs: BuildInputs, config: BuildConfig) -> str
             manifest,
             tables.files(),
             tracking=tracking,
-            measures={"screening_seconds": round(sum(this.seconds), 1)},
+            measures={"screening_seconds": round(this.screening_seconds, 1)},
         )
         links = [*version_links(home, version), *mlflow_links(tracked_round(tracking, version))]
         report_round(manifest, version, links)

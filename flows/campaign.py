@@ -28,6 +28,7 @@ from storage.campaigns import Campaign, RoundRecord, load_campaign, record_round
 from storage.files import sweep
 from storage.home import Home
 from storage.versions import load_manifest
+from tasks.engines.engine import check_engine
 from tasks.recipes import recipe_named
 from tasks.resources import release
 from tasks.rounds.report import round_markdown
@@ -82,6 +83,7 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
                 previous_version=version,
                 embedder=preset.corpus.embedder,
                 index=preset.index,
+                engine=preset.engine,
             )
             version = build_round(home_path, inputs, preset.build)
             release()
@@ -123,7 +125,8 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
 
 
 def check_standing(preset: Preset) -> None:
-    """Raises ``ConfigError`` for options that need a standing installation where there is none, before any work."""
+    """Raises ``ConfigError`` for options that need what is not there (an installation, Ray), before any work."""
+    check_engine(preset.engine)
     if preset.campaign.approve:
         check_can_suspend()
     if preset.campaign.train and preset.campaign.hand_off == "deployment":
@@ -140,7 +143,7 @@ def train_version(home: Home, preset: Preset, version: str, policy: str, label: 
 
 def campaign_identity(preset: Preset) -> dict[str, Any]:
     """What may not change while a campaign goes on: everything but what changes no sample and no policy."""
-    whole = dict.fromkeys(("description", "index", "plan", "measures"), True)
+    whole = dict.fromkeys(("description", "index", "engine", "plan", "measures"), True)
     where = {"hand_off": True, "approve": True}
     left_out: dict[str, bool | dict[str, bool]] = {**whole, "policy": {"shape": True}, "campaign": where}
     return preset.model_dump(mode="json", exclude=left_out)

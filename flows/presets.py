@@ -18,6 +18,7 @@ from models.training import TrainingConfig
 from storage.errors import ConfigError
 from storage.vectors import IndexConfig
 from tasks.corpus.ingestion import IngestConfig
+from tasks.engines.engine import EngineConfig
 from tasks.measurements.context_gain import ContextGainConfig
 from tasks.measurements.measures import MeasuresConfig
 from tasks.planning.yields import PlanConfig
@@ -66,6 +67,7 @@ class Preset(BaseModel):
     corpus: IngestConfig = Field(description="What is ingested; a bare name is a corpus that was ingested before.")
     policy: BasePolicyConfig = BasePolicyConfig()
     index: IndexConfig = IndexConfig()
+    engine: EngineConfig = EngineConfig()
     build: BuildConfig = BuildConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: ContextGainConfig = ContextGainConfig()

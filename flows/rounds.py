@@ -49,6 +49,7 @@ def round_inputs(
         previous_version=before.version if before else None,
         embedder=preset.corpus.embedder,
         index=preset.index,
+        engine=preset.engine,
     )
 
 

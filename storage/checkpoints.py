@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +13,7 @@ from storage.errors import IntegrityError
 from storage.files import read_json, write_json
 from storage.home import Home
 from storage.refs import Ref
-from storage.tables import check_ref
+from storage.tables import check_ref, check_unchanged
 
 
 class StepKey(BaseModel):
@@ -64,27 +64,38 @@ def finished(home: Home, key: StepKey) -> dict[str, Ref] | None:
     return refs
 
 
-def run_step(home: Home, key: StepKey, produce: Callable[[], Refs]) -> dict[str, Ref]:
+def run_step(home: Home, key: StepKey, produce: Callable[[], Refs], *, read: Iterable[Ref] = ()) -> dict[str, Ref]:
     """The refs of a step: recorded ones when it is finished, else those of ``produce()``, recorded before they are
     returned.
+
+    ``read`` are the tables that ``produce`` reads. They are hashed first, as the key names them by their digests: made
+    from other bytes, the step's output would be recorded under a key that is not its own. Raises ``IntegrityError``
+    naming a file that is missing or was changed.
     """
     refs = finished(home, key)
     if refs is not None:
         return refs
+    for ref in read:
+        check_unchanged(home.path, ref)
     home.journal({"event": "started", "step": key.step, "key": key.digest})
     began = time.perf_counter()
     made = dict(produce())
     seconds = round(time.perf_counter() - began, 3)
+    record_step(home, key, made, seconds)
+    return made
+
+
+def record_step(home: Home, key: StepKey, refs: Refs, seconds: float) -> None:
+    """Records that a step is finished: its files are in the home, and computing them took so many seconds."""
     write_json(
         home / checkpoint_path(key),
         {
             "key": key.model_dump(mode="json"),
-            "refs": {name: ref.model_dump(mode="json") for name, ref in made.items()},
+            "refs": {name: ref.model_dump(mode="json") for name, ref in refs.items()},
             "seconds": seconds,
         },
     )
     home.journal({"event": "finished", "step": key.step, "key": key.digest, "seconds": seconds})
-    return made
 
 
 def seconds_of(home: Home, key: StepKey) -> float:

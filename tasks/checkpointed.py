@@ -4,6 +4,8 @@ A step is ``produce(home, inputs, config) -> {name: Ref}``. Its key is step name
 + its config. Fields of ``inputs`` declared with ``exclude=True`` (a path, a label) are told to the step but are no
 part of the key.
 
+What a step reads is hashed before it runs, too: a table that was damaged after it was made must not get into others.
+
 Two records say that a step is done. Ours (``storage.checkpoints``) is written right after the output and is the truth;
 Prefect's cached result makes it visible as *Cached* in the UI. Before either is believed the output is hashed again;
 if the bytes are not what was recorded both are dropped and the step runs. That is exactly-once for finished steps,
@@ -13,13 +15,15 @@ at-least-once for a step that was killed half way (its half-written file was nev
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from prefect import Task, task
 from prefect.context import TaskRunContext
 from prefect.settings import get_current_settings
+from prefect.task_runners import TaskRunner
 from pydantic import BaseModel
 
 from storage.checkpoints import StepKey, finished, run_step, seconds_of
@@ -51,11 +55,30 @@ def identity(value: Any) -> Any:
     return value
 
 
+def refs_in(value: Any) -> Iterator[Ref]:
+    """Every ref in a step's inputs."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from refs_in(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from refs_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from refs_in(item)
+
+
 class Step(Generic[Inputs, Config]):
     """One step: callable without Prefect (``run``), as a task inside a flow (``task``)."""
 
-    def __init__(self, name: str, code_version: int, produce: Produce[Inputs, Config]) -> None:
+    scores = False
+    """Whether the step asks a policy, so that an engine may run its shards on other machines."""
+
+    def __init__(self, name: str, code_version: int, produce: Produce[Inputs, Config], *, scores: bool = False) -> None:
         self.name = name
+        self.scores = scores
         self.code_version = code_version
         self.produce = produce
         self.task: Task[..., dict[str, dict[str, Any]]] = task(
@@ -66,6 +89,10 @@ class Step(Generic[Inputs, Config]):
             result_serializer="json",
             cache_result_in_memory=False,
         )(self._body)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A step travels as the name it has in its module: the other process runs its own code of that name."""
+        return step_named, (self.produce.__module__, self.produce.__qualname__)
 
     def key(self, inputs: Inputs, config: Config) -> StepKey:
         """The step's key for these inputs and this config."""
@@ -78,15 +105,21 @@ class Step(Generic[Inputs, Config]):
             tally["computed"] += 1
             return self.produce(home, inputs, config)
 
-        return run_step(home, self.key(inputs, config), produce)
+        return run_step(home, self.key(inputs, config), produce, read=refs_in(inputs))
 
     def seconds(self, home: Home, inputs: Inputs, config: Config) -> float:
         """Seconds the step took when it was computed (in this run or an earlier one)."""
         return seconds_of(home, self.key(inputs, config))
 
-    def submit(self, home: Home, inputs: Inputs, config: Config, *, label: str) -> Callable[[], dict[str, Ref]]:
-        """Submits the step to the flow's task runner; call what it returns to wait for the refs."""
-        future = self.task.submit(str(home.path), inputs, config, label)
+    def submit(
+        self, home: Home, inputs: Inputs, config: Config, *, label: str, runner: TaskRunner[Any] | None = None
+    ) -> Callable[[], dict[str, Ref]]:
+        """Submits the step to ``runner``, else the flow's task runner; call what it returns to wait for the refs."""
+        if runner is None:
+            future = self.task.submit(str(home.path), inputs, config, label)
+        else:
+            parameters = {"home": str(home.path), "inputs": inputs, "config": config, "label": label}
+            future = runner.submit(self.task, parameters=parameters)
         return lambda: _refs(future.result())
 
     def __call__(self, home: Home, inputs: Inputs, config: Config, *, label: str) -> dict[str, Ref]:
@@ -106,9 +139,23 @@ class Step(Generic[Inputs, Config]):
         return key.digest
 
 
-def step(name: str, *, code_version: int) -> Callable[[Produce[Inputs, Config]], Step[Inputs, Config]]:
-    """Makes a step of a function; raise ``code_version`` when its output would change for the same inputs."""
-    return lambda produce: Step(name, code_version, produce)
+def step(
+    name: str, *, code_version: int, scores: bool = False
+) -> Callable[[Produce[Inputs, Config]], Step[Inputs, Config]]:
+    """Makes a step of a function; raise ``code_version`` when its output would change for the same inputs.
+
+    ``scores`` says that the step's work is that of a policy and that a shard of it may run in any process that has the
+    home and the policy.
+    """
+    return lambda produce: Step(name, code_version, produce, scores=scores)
+
+
+def step_named(module: str, name: str) -> Step[Any, Any]:
+    """The step that a module of this process has under a name."""
+    found = getattr(import_module(module), name)
+    if not isinstance(found, Step):
+        raise TypeError(f"{module}.{name} is no step")
+    return found
 
 
 def _refs(value: Mapping[str, Any]) -> dict[str, Ref]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,18 @@ Changes = Annotated[
 CampaignName = Annotated[
     str | None, typer.Option("--name", help="Name of the campaign; another name starts another campaign.")
 ]
+EngineName = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="threads|ray", help="Where scoring runs; changes no version.  [default: threads]"),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT of the Ray cluster; local: one of its own.  [default: the one that runs here]"),
+]
+SharedStorageUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="fsspec URL by which shards reach Ray nodes that don't mount the home."),
+]
 QUICKSTART = "quickstart"
 
 
@@ -49,6 +62,9 @@ def run(
     utilisation: Annotated[
         float | None, typer.Option(help="Of the plan: share of the peak that is reached.  [default: the preset's]")
     ] = None,
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
+    shared_storage: SharedStorageUrl = None,
 ) -> None:
     """Run a whole campaign: ingest, then round after round build, train and evaluate.
 
@@ -57,6 +73,7 @@ def run(
     session: Session = context.obj
     planned = {"peak_tflops": peak_tflops, "utilisation": utilisation}
     given = [f"plan.{key}={value}" for key, value in planned.items() if value is not None]
+    given += engine_changes(engine, ray_address, shared_storage)
     chosen = chosen_preset(session, preset, [*(changes or []), *given], name)
     if dry_run:
         from flows.plan import show_plan
@@ -174,6 +191,9 @@ def build(
     screener: Annotated[
         str | None, typer.Option(metavar="POLICY", help="Policy that screens, for recipes that want one given.")
     ] = None,
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
+    shared_storage: SharedStorageUrl = None,
 ) -> None:
     """Build one round: screen roots with the current policy and publish a dataset version; no training.
 
@@ -181,6 +201,7 @@ def build(
     """
     session: Session = context.obj
     given = [*([f"build.recipe={recipe}"] if recipe else []), *([f"build.tokens={tokens}"] if tokens else [])]
+    given += engine_changes(engine, ray_address, shared_storage)
     chosen = chosen_preset(session, preset, [*(changes or []), *given], name)
     if recipe and not name:
         chosen = chosen_preset(session, preset, [*(changes or []), *given], f"{chosen.campaign.name}-{recipe}")
@@ -261,6 +282,12 @@ def doctor(context: typer.Context, preset: PresetName = QUICKSTART, changes: Cha
     from flows.doctor import examine, show_checks
 
     raise typer.Exit(show_checks(results(), examine(session.home, chosen)))
+
+
+def engine_changes(kind: str | None, address: str | None, shared_storage: str | None) -> list[str]:
+    """The options about the engine as changes of a preset."""
+    options = {"kind": kind, "address": address, "shared_storage": shared_storage}
+    return [f"engine.{name}={json.dumps(value)}" for name, value in options.items() if value is not None]
 
 
 def chosen_preset(session: Session, preset: str, changes: list[str] | None, name: str | None) -> Preset:

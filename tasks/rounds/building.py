@@ -34,9 +34,17 @@ class NumericConfig(BaseModel):
     )
     device: str = Field("auto", description="cpu, cuda, or auto: the first GPU where there is one. [ours 2.1]")
     threads: int = Field(
-        2, ge=1, description="torch threads of a task; their number can change the last bits of a sum. [ours 2.1]"
+        2,
+        ge=1,
+        description="On a CPU as many batches are scored at once, a torch thread each, so that their number"
+        " changes no entropy. [ours 2.1]",
     )
-    tokens_per_batch: int = Field(8192, ge=1, description="Tokens of a batch of contexts, padding included. [ours 2.5]")
+    tokens_per_batch: int = Field(
+        8192,
+        ge=1,
+        description="Tokens of a batch of contexts, padding included; a CPU has as many batches in memory as threads."
+        " [ours 2.5]",
+    )
 
 
 class BuildConfig(BaseModel):
@@ -191,12 +199,18 @@ def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: P
         )
 
 
-def policy_inputs(digest: str, folder: Path, numeric: NumericConfig, *, remote_code: bool = False) -> PolicyInputs:
-    """A policy as a step's input under a numeric configuration."""
+def policy_inputs(
+    digest: str, folder: Path, numeric: NumericConfig, *, remote_code: bool = False, elsewhere: bool = False
+) -> PolicyInputs:
+    """A policy as a step's input under a numeric configuration.
+
+    A device named in so many words need not be this machine's where shards run ``elsewhere``.
+    """
+    named = elsewhere and numeric.device in ("cpu", "cuda")
     return PolicyInputs(
         digest=digest,
         dtype=numeric.dtype,
-        device=pick_device(numeric.device).type,
+        device=numeric.device if named else pick_device(numeric.device).type,
         threads=numeric.threads,
         tokens_per_batch=numeric.tokens_per_batch,
         folder=str(folder),

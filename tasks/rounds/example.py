@@ -63,7 +63,7 @@ def pick_example(
     positions = read_tables(home.path, refs["positions"], POSITIONS)
     query = positions.filter((pl.col("root") == best["root"]) & (pl.col("t") == best["t"]))["query"].item()
     passages = Passages(home, roots=refs["roots"][0], chunks=corpus.chunks, documents=corpus.documents)
-    titles = RowReader(home.path, corpus.documents, ["title"], groups_kept=4)
+    titles = RowReader(home.path, corpus.documents, ["title"], kept_bytes=2**27)
     root, context = passages.root(best["root"]), passages.chunk(best["chunk"])
     negative = passages.chunk(best["negative"]) if best["negative"] is not None else None
     ids, t = list(root.ids), best["t"]

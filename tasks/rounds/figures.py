@@ -9,8 +9,15 @@ NEAR = 1e-4
 
 
 def verdict_figures(verdicts: pl.DataFrame, epsilon: float) -> dict[str, float]:
-    """Rates and means of a round's verdicts; what can't be computed (no kept pair, no placebo) is left out."""
+    """Rates and means of a round's verdicts; what can't be computed (no kept pair, no placebo) is left out.
+
+    A token that the policy can't produce (its logit is masked) has an infinite negative log-likelihood. The entropies
+    beside it are numbers as ever, so its pair counts everywhere but in the mean of the likelihoods; there it would be
+    all there is to see. ``nll_infinite`` counts such kept pairs, where there are any.
+    """
     kept = verdicts.filter(pl.col("kept"))
+    change = kept["nll_after"] - kept["nll_before"]
+    infinite = int((~change.is_finite()).sum())
     placebo = verdicts.filter(pl.col("placebo_gain").is_not_null())
     literal = verdicts.filter(pl.col("literal"))
     other = verdicts.filter(~pl.col("literal"))
@@ -18,7 +25,8 @@ def verdict_figures(verdicts: pl.DataFrame, epsilon: float) -> dict[str, float]:
         "mean_gain": kept["gain"].mean(),
         "mean_entropy_before": kept["entropy_before"].mean(),
         "mean_entropy_after": kept["entropy_after"].mean(),
-        "mean_nll_change": (kept["nll_after"] - kept["nll_before"]).mean(),
+        "mean_nll_change": change.filter(change.is_finite()).mean(),
+        "nll_infinite": float(infinite) if infinite else None,
         "kept_rate": verdicts["kept"].mean(),
         "kept_rate_literal": literal["kept"].mean(),
         "kept_rate_other": other["kept"].mean(),

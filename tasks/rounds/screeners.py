@@ -58,7 +58,8 @@ def check_screener(home: Home, screener: str, trained: str) -> None:
     """Raises ``PolicyError`` unless both policies read the same tokens."""
     if screener == trained:
         return
-    if tokenizer_of(policy_folder(home, screener)) != tokenizer_of(policy_folder(home, trained)):
+    screens, learns = (tokenizer_of(policy_folder(home, policy, weights=False)) for policy in (screener, trained))
+    if screens != learns:
         raise PolicyError(
             f"policy {short(screener)} screens and {short(trained)} is trained, and their tokenizers differ.",
             hint="Screen with a policy of the same family.",

@@ -14,7 +14,7 @@ from storage.manifests import Manifest, NumericEnvironment, Relation, Source, en
 from storage.policies import PolicyRecord, policy_record
 from storage.refs import Ref
 from storage.schemas import TABLES
-from storage.tables import read_tables
+from storage.tables import check_unchanged, read_tables
 from storage.versions import load_manifest
 from tasks.measurements.probe import ProbeSet, compare_probe, probe_of_version
 from tasks.rounds.building import BuildConfig
@@ -45,7 +45,13 @@ class RoundTables:
 
     @classmethod
     def of(cls, this: Round) -> RoundTables:
-        """The tables as the stages left them."""
+        """The tables as the stages left them.
+
+        Raises ``IntegrityError`` naming one that was changed since: figures and counts are taken from them next.
+        """
+        for refs in this.tables.values():
+            for ref in refs:
+                check_unchanged(this.home.path, ref)
         return cls({table: tuple(refs) for table, refs in this.tables.items()})
 
     def files(self) -> dict[str, Source]:

@@ -32,7 +32,7 @@ def verification(this: Round) -> None:
     first, rest = everything[:learned], everything[learned:train]
     _exhaustively(this, [*first, *everything[train:]])
     exhaustive = this.tables.pop("verdicts", [])
-    ordered: list[Ref] = []
+    ordered: Sequence[Ref] = []
     if rest:
         model = _learned(this, first, exhaustive[:learned]) if config.learns else None
         this.over_shards(
@@ -44,7 +44,7 @@ def verification(this: Round) -> None:
 
 def _exhaustively(this: Round, shards: Sequence[int]) -> None:
     if shards:
-        this.over_shards(verify, this.config.verification.exhaustive, [_inputs(this, shard) for shard in shards])
+        this.over_shards(verify, this.config.verification.exhaustive, (_inputs(this, shard) for shard in shards))
 
 
 def _inputs(this: Round, shard: int) -> VerificationInputs:
