@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from storage.addresses import split_credentials
 from storage.corpora import Corpus
 from storage.digests import short
 from storage.errors import IntegrityError
@@ -33,6 +34,7 @@ __all__ = [
     "ensure_index",
     "fill",
     "prepare_index",
+    "server_settings",
     "vector_batches",
 ]
 
@@ -53,7 +55,18 @@ class IndexConfig(BaseModel):
     batch: int = Field(256, ge=1, description="Server only: vectors per request; Qdrant's advice is 64 to 256.")
     timeout_seconds: float = Field(60.0, gt=0, description="Server only: patience per request. Ours.")
     attempts: int = Field(5, ge=1, description="Server only: tries per request before it is an error. Ours.")
+    patience_seconds: float = Field(
+        120.0, ge=0, description="Server only: a request that fails is tried again for at least this long. Ours."
+    )
     lock_wait_seconds: float = Field(60.0, ge=0, description="Embedded only: patience for another process. Ours.")
+
+    @field_validator("url")
+    @classmethod
+    def _no_password_in_it(cls, url: str | None) -> str | None:
+        # A configuration is written into records, pages and databases.
+        if url is not None and split_credentials(url)[1] is not None:
+            raise ValueError("an address with a user or password in it; the key belongs into QDRANT_API_KEY")
+        return url
 
     @model_validator(mode="after")
     def _server_has_an_address(self) -> IndexConfig:
@@ -84,17 +97,25 @@ def ensure_index(home: Home, corpus: Corpus, config: IndexConfig) -> VectorIndex
             exact=config.exact,
             wait_seconds=config.lock_wait_seconds,
         )
-    settings = ServerSettings(
-        url=str(config.url), timeout_seconds=config.timeout_seconds, attempts=config.attempts, batch=config.batch
-    )
     alias = config.alias or f"policylong-{short(corpus.digest, 16)}"
     return open_server_index(
-        settings,
+        server_settings(config),
         name,
         alias,
         shape,
         lambda index: fill(home, index, corpus),
         exact=config.exact,
+    )
+
+
+def server_settings(config: IndexConfig) -> ServerSettings:
+    """How the server of a configuration is reached."""
+    return ServerSettings(
+        url=str(config.url),
+        timeout_seconds=config.timeout_seconds,
+        attempts=config.attempts,
+        batch=config.batch,
+        patience_seconds=config.patience_seconds,
     )
 
 

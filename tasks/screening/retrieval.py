@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from models.embedders import EmbedderConfig
 from storage.checkpoints import work_uri
-from storage.corpora import open_corpus
+from storage.corpora import Corpus, open_corpus
 from storage.errors import ConfigError
 from storage.home import Home
 from storage.refs import Ref
 from storage.schemas import CANDIDATES
 from storage.tables import read_table, write_table
 from storage.vectors import Hit, IndexConfig
+from storage.words import Bm25
 from tasks.checkpointed import step
 from tasks.progress import progress
-from tasks.resources import embedder_for, index_for
+from tasks.resources import embedder_for, index_for, words_for
+from tasks.screening.fusion import HybridSearch
 from tasks.screening.passages import Passages
+
+_HYBRID = ("hybrid", "bm25_k1", "bm25_b", "fusion_k")
 
 
 class RetrievalConfig(BaseModel):
-    """How many candidates a position gets and which are excluded before verification."""
+    """How many candidates a position gets, how they are looked up, and which are excluded before verification.
+
+    A retrieval by vectors alone leaves the options of a hybrid one out of its dump, and so out of every digest.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,6 +50,30 @@ class RetrievalConfig(BaseModel):
         description="A chunk that shares a run of so many characters with the root is a copy (white space folded)."
         " [ours 2.4]",
     )
+    hybrid: bool = Field(
+        False,
+        description="Chunks are looked up by the query's words too (BM25), and both lists fused by their ranks."
+        " [paper 2.4]",
+    )
+    bm25_k1: float = Field(
+        1.2,
+        ge=0,
+        allow_inf_nan=False,
+        description="With hybrid, how much a repeated word still adds; the BM25 literature's. [ours 2.4]",
+    )
+    bm25_b: float = Field(
+        0.75, ge=0, le=1, description="With hybrid, how far a chunk's length counts; the BM25 literature's. [ours 2.4]"
+    )
+    fusion_k: int = Field(
+        60,
+        ge=0,
+        description="With hybrid, added to every rank before its reciprocal is taken: Cormack et al. 2009. [ours 2.4]",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = dump(self)
+        return document if self.hybrid else {name: v for name, v in document.items() if name not in _HYBRID}
 
 
 Excludes = Callable[[int], str | None]
@@ -90,7 +123,7 @@ def retrieve(home: Home, inputs: RetrievalInputs, config: RetrievalConfig) -> di
     rows: list[dict[str, Any]] = []
     if len(frame):
         passages = Passages(home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents)
-        index = index_for(home, corpus, inputs.index)
+        search = _search(home, corpus, inputs.index, config)
         embedder = embedder_for(inputs.embedder)
         if embedder.digest != corpus.embedder_digest:
             raise ConfigError(
@@ -98,14 +131,28 @@ def retrieve(home: Home, inputs: RetrievalInputs, config: RetrievalConfig) -> di
                 f" {corpus.embedder_digest[:12]}.",
                 hint="Set corpus.embedder as it was at ingest, or ingest again.",
             )
-        queries = embedder.encode(frame["query"].to_list(), "query")
+        texts = frame["query"].to_list()
+        queries = embedder.encode(texts, "query")
         with progress("retrieval", total=len(frame), unit="queries") as advance:
             for start in range(0, len(frame), 256):
-                hits = index.search(queries[start : start + 256], round(config.top_k * config.overfetch))
-                rows.extend(_rows(frame[start : start + 256], hits, passages, config))
+                part = slice(start, start + 256)
+                hits = search(texts[part], queries[part], round(config.top_k * config.overfetch))
+                rows.extend(_rows(frame[part], hits, passages, config))
                 advance(len(hits))
         passages.close()
     return {"candidates": write_table(home.path, work_uri(key, "candidates"), CANDIDATES, rows)}
+
+
+Search = Callable[[Sequence[str], NDArray[np.float32], int], list[list[Hit]]]
+
+
+def _search(home: Home, corpus: Corpus, engine: IndexConfig, config: RetrievalConfig) -> Search:
+    """Hits of queries (texts and unit vectors [n, d]) in the order of their ranks."""
+    index = index_for(home, corpus, engine)
+    if not config.hybrid:
+        return lambda texts, vectors, top: index.search(vectors, top)
+    words = words_for(home, corpus, engine, Bm25(config.bm25_k1, config.bm25_b))
+    return HybridSearch(index, words, config.fusion_k).search
 
 
 def _rows(

@@ -1,14 +1,11 @@
 """Both engines give the answer of a comparison with every vector, and no engine's trouble is a traceback.
 
-The server engine runs against the client's own in-memory engine and against HTTP peers that fail.
+The server engine runs against the client's own in-memory engine here, against peers that fail in test_qdrant_peers.py.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -217,58 +214,6 @@ def test_the_server_is_filled_once_and_the_alias_moves(home: Home, tmp_path: Pat
 
 def refuse_to_fill(index: ServerIndex) -> None:
     raise AssertionError("filled twice")
-
-
-class _Peer(BaseHTTPRequestHandler):
-    """Answers every request with the server's status; counts them."""
-
-    def do_GET(self) -> None:
-        server = self.server
-        assert isinstance(server, _Server)
-        server.requests += 1
-        body = b'{"status": {"error": "no"}, "time": 0}'
-        self.send_response(server.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_PUT = do_POST = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        return
-
-
-class _Server(HTTPServer):
-    status = 503
-    requests = 0
-
-
-@contextmanager
-def peer(status: int) -> Iterator[_Server]:
-    server = _Server(("127.0.0.1", 0), _Peer)
-    server.status = status
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("status", "requests", "hint"), [(503, 3, "carries on"), (429, 3, "carries on"), (403, 1, "QDRANT_API_KEY")]
-)
-def test_a_server_that_refuses_is_asked_again_only_when_that_may_help(status: int, requests: int, hint: str) -> None:
-    with peer(status) as server:
-        url = f"http://127.0.0.1:{server.server_port}"
-        settings = ServerSettings(url, attempts=3, longest_pause_seconds=0.0)
-        with pytest.raises(ServiceError, match=url) as caught:
-            open_server_index(settings, "c", "a", (1, DIMENSION), refuse_to_fill, exact=True)
-        assert hint in caught.value.hint
-        assert server.requests == requests
 
 
 def test_a_server_that_is_not_there_is_a_service_error() -> None:
