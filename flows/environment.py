@@ -2,13 +2,15 @@
 
 Everything is quiet and stays on this machine: no telemetry, no analytics, databases inside the home folder. A
 variable that is set already keeps its value, so an installation with a Prefect server or a Postgres database is
-configured the usual way.
+configured the usual way. User and password in an address are taken out of it: addresses are shown and written down.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from storage.addresses import split_credentials
 
 VARIABLES: dict[str, str] = {
     "DO_NOT_TRACK": "true",
@@ -43,5 +45,24 @@ def prepare(home: Path, *, verbose: bool = False) -> None:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
+    take_credentials_apart()
     os.environ.setdefault("PREFECT_HOME", str(home.expanduser().absolute() / "prefect"))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "WARNING")
+
+
+def take_credentials_apart() -> None:
+    """Moves user and password out of the addresses of Prefect and MLflow, into the variables that their clients read.
+
+    A variable that is set already wins. Addresses of databases keep theirs: only the database's driver reads them.
+    """
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        address, found = split_credentials(os.environ.get(name, ""))
+        if found is None or not address.startswith(("http://", "https://")):
+            continue
+        os.environ[name] = address
+        user, word = found
+        if name == "PREFECT_API_URL":
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", f"{user}:{word}")
+        else:
+            os.environ.setdefault("MLFLOW_TRACKING_USERNAME", user)
+            os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", word)

@@ -35,8 +35,19 @@ class PrefectApi:
         self.pause_seconds = pause_seconds
 
     def check(self) -> str:
-        """Raises unless the server answers and takes the credentials; returns its version."""
-        return str(self._request("GET", "/admin/version", None))
+        """Raises unless the server answers, takes the credentials and has its database; returns its version."""
+        version = str(self._request("GET", "/admin/version", None))
+        # A server whose database is away knows its version all the same. /ready asks for no credentials.
+        try:
+            ready = httpx.get(f"{self.address}/ready", timeout=self.timeout_seconds).status_code
+        except httpx.HTTPError:
+            ready = httpx.codes.SERVICE_UNAVAILABLE
+        if ready == httpx.codes.SERVICE_UNAVAILABLE:
+            raise ServiceError(
+                f"Prefect at {self.address} runs, but its database does not answer.",
+                hint="Start the database, then run the same command again.",
+            )
+        return version
 
     def read(self, path: str) -> Any:
         """JSON of a GET."""

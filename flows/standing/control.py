@@ -14,10 +14,11 @@ import uuid
 import psutil
 
 from flows.server import living_commands
-from flows.standing.processes import end, members, same_process
+from flows.standing.processes import end, members
 from flows.standing.record import Installation, forget_installation, log_path, read_installation
 from flows.standing.services import SUPERVISOR, Options, check_ports, environment
 from flows.standing.supervisor import GRACE_SECONDS, START_SECONDS, last_error
+from storage.addresses import split_credentials
 from storage.errors import BusyError, ConfigError, InputError, ServiceError
 from storage.home import Home
 
@@ -26,7 +27,7 @@ def check_can_start(home: Home, options: Options) -> None:
     """Raises what stands against starting an installation in a home; ends what a killed one left behind.
 
     ``BusyError`` when it is up or a command runs flows with a server of its own, ``ConfigError`` when the environment
-    names a Prefect server, ``ServiceError`` for a port that is taken.
+    names a Prefect server or MLflow's address with a password, ``ServiceError`` for a port that is taken.
     """
     found = read_installation(home)
     if found is not None and found.lives:
@@ -38,6 +39,12 @@ def check_can_start(home: Home, options: Options) -> None:
         raise ConfigError(
             f"PREFECT_API_URL is set to {address}, and policylong up starts a server of its own.",
             hint="Unset it; or use that server: policylong deploy, and policylong worker POOL for each work pool.",
+        )
+    if split_credentials(os.environ.get("MLFLOW_TRACKING_URI", ""))[1] is not None:
+        # Pages and the record of the installation name the address.
+        raise ConfigError(
+            "MLFLOW_TRACKING_URI is a database's address with a password in it.",
+            hint="Unset it and give the address as MLFLOW_BACKEND_STORE_URI: policylong up starts MLflow on it.",
         )
     if busy := living_commands(home):
         raise BusyError(
@@ -115,7 +122,7 @@ def _end_supervisor(found: Installation) -> None:
     os.kill(found.pid, signal.SIGTERM)
     # It waits for flow runs, then for the servers, and kills what has not ended after its grace.
     deadline = time.monotonic() + 6 * GRACE_SECONDS
-    while same_process(found.pid, found.started):
+    while found.lives:
         if time.monotonic() > deadline:
             end([psutil.Process(found.pid)], grace_seconds=1)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from flows.standing.api import PrefectApi
@@ -12,15 +13,18 @@ RUNS = 3
 _UNDER_WAY = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
 
 
-def carry_on_lost_runs(api: PrefectApi, pool: str, installation: str) -> list[str]:
+def carry_on_lost_runs(
+    api: PrefectApi, pool: str, installation: str, *, only: Collection[str] | None = None
+) -> list[str]:
     """Marks a pool's runs without a process as crashed and lets the pool's worker take them up again.
 
     Returns their names. What they had finished is not done again. A run whose process lives on without its worker is
-    left alone: it reports its end by itself. The pool must have no worker elsewhere.
+    left alone: it reports its end by itself (see ``orphaned_runs``). The pool must have no worker at work, here or
+    elsewhere, unless ``only`` these runs are looked at.
     """
     living = flow_runs(members(installation))
-    found = api.post("/flow_runs/filter", {"flow_runs": _UNDER_WAY, "work_pools": {"name": {"any_": [pool]}}})
-    lost = [run for run in found if run["id"] not in living]
+    found = _under_way(api, pool)
+    lost = [run for run in found if run["id"] not in living and (only is None or run["id"] in only)]
     for run in lost:
         for child in _children(api, run["id"]):
             _set(api, child["id"], {"type": "CRASHED", "message": "The process was killed."})
@@ -28,6 +32,19 @@ def carry_on_lost_runs(api: PrefectApi, pool: str, installation: str) -> list[st
         if run["deployment_id"] and run["run_count"] < RUNS:
             _set(api, run["id"], {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Carried on."})
     return [str(run["name"]) for run in lost]
+
+
+def orphaned_runs(api: PrefectApi, pool: str, installation: str) -> set[str]:
+    """Ids of a pool's runs whose process lives, asked when the worker that started them is gone.
+
+    Nobody reports it when such a process is killed.
+    """
+    return flow_runs(members(installation)) & {str(run["id"]) for run in _under_way(api, pool)}
+
+
+def _under_way(api: PrefectApi, pool: str) -> list[dict[str, Any]]:
+    asked = {"flow_runs": _UNDER_WAY, "work_pools": {"name": {"any_": [pool]}}}
+    return list(api.post("/flow_runs/filter", asked))
 
 
 def _children(api: PrefectApi, parent: str) -> list[dict[str, Any]]:

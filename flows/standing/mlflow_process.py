@@ -21,7 +21,9 @@ def main(home_path: str, host: str, port: str) -> None:
     # Jobs are MLflow's own evaluations: four more processes that nobody here uses.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     if not os.environ.get("MLFLOW_BACKEND_STORE_URI"):
-        Tracking(home).current("none")
+        tracking = Tracking(home)
+        tracking.current("none")
+        tracking.follow()
     arguments = mlflow_arguments(home, host, int(port))
     os.execv(sys.executable, [sys.executable, "-P", "-m", "mlflow", "server", *arguments])
 

@@ -30,6 +30,16 @@ def same_process(pid: int, started: float) -> bool:
         return False
 
 
+def carries(pid: int, installation: str) -> bool:
+    """Whether the process of this number lives and carries the installation's mark: a clock that is set changes
+    nothing of it, as it changes every process's start time.
+    """
+    try:
+        return _environment(psutil.Process(pid)).get(MARK) == installation
+    except psutil.Error:
+        return False
+
+
 def members(installation: str, *, services: Collection[str] | None = None) -> list[psutil.Process]:
     """Living processes of this user that carry the installation's mark, this process left out.
 

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import storage.errors
-from flows.standing.processes import same_process
+from flows.standing.processes import carries, same_process
 from storage.errors import PolicylongError, ServiceError
 from storage.files import read_json, write_json
 from storage.home import Home
@@ -71,7 +71,7 @@ class Installation(BaseModel):
     @property
     def lives(self) -> bool:
         """Whether the process that watches the others is there."""
-        return same_process(self.pid, self.started)
+        return same_process(self.pid, self.started) or carries(self.pid, self.id)
 
     @property
     def api(self) -> str:

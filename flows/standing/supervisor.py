@@ -9,6 +9,7 @@ in the home (``flows.standing.record``) tells the commands. When this process is
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -23,8 +24,8 @@ from types import FrameType
 import psutil
 
 from flows.standing.api import PrefectApi, check_mlflow, healthy
-from flows.standing.lost import carry_on_lost_runs
-from flows.standing.processes import end, members
+from flows.standing.lost import carry_on_lost_runs, orphaned_runs
+from flows.standing.processes import end, flow_runs, members
 from flows.standing.record import Failure, Installation, Service, log_path, write_installation
 from flows.standing.services import (
     GUARD,
@@ -41,12 +42,16 @@ from flows.standing.services import (
     worker_service,
 )
 from flows.standing.versions import own_version
+from storage.addresses import without_credentials
 from storage.errors import PolicylongError, ServiceError
 from storage.home import Home
 
 START_SECONDS = 240.0
 """Longest wait for a service to answer; a slow machine with a fresh database needs half a minute."""
 GRACE_SECONDS = 15.0
+_UVICORN = "ERROR:  "
+_RAISED = re.compile(r"\(?[\w.]*[A-Z]\w*(?:Error|Exception)\)?:? ")
+"""A traceback's last line, or SQLAlchemy's quotation of a driver's error."""
 RESTARTS, RESTART_WINDOW_SECONDS = 5, 600.0
 """A service that ends by itself more often than this is broken. Ours."""
 
@@ -61,6 +66,8 @@ class Supervisor:
     pause: Callable[[float], None] = time.sleep
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ended: dict[str, deque[float]] = field(default_factory=dict)
+    _orphans: dict[str, set[str]] = field(default_factory=dict)
+    """Work pool → its flow runs whose process lives on without the worker that started it."""
     _state: Installation | None = None
 
     def start(self) -> Installation:
@@ -97,8 +104,9 @@ class Supervisor:
         while True:
             self.pause(0.5)
             for name, child in list(self._children.items()):
-                if child.poll() is not None:
+                if child.poll() is not None and self._attended(name):
                     self._restart(name, child.returncode)
+            self._look_after_orphans()
 
     def stop(self, failure: Failure | None = None) -> int:
         """Ends every process of the installation, flow runs first; returns how many there were."""
@@ -171,8 +179,33 @@ class Supervisor:
         self.home.journal({"event": "restarted", "service": service, "code": code})
         self.pause(min(2.0 ** (len(ended) - 1), 30.0))
         self._launch(service)
-        if service.startswith(worker_service("")):
-            carry_on_lost_runs(self._api, service.removeprefix(worker_service("")), self.id)
+
+    def _attended(self, service: str) -> bool:
+        """Carries on what died with a worker, as long as no other one works; false while the server is away.
+
+        A worker is of no use without the server, which may have ended at the same time and comes first.
+        """
+        pool = service.removeprefix(worker_service(""))
+        if pool == service:
+            return True
+        if not healthy(f"{self._api.address}/health"):
+            return False
+        try:
+            carry_on_lost_runs(self._api, pool, self.id)
+            self._orphans[pool] = orphaned_runs(self._api, pool, self.id)
+        except ServiceError:
+            return False
+        return True
+
+    def _look_after_orphans(self) -> None:
+        living = flow_runs(members(self.id)) if any(self._orphans.values()) else set()
+        for pool, runs in self._orphans.items():
+            if gone := runs - living:
+                try:
+                    carry_on_lost_runs(self._api, pool, self.id, only=gone)
+                except ServiceError:  # the server is away: asked again
+                    continue
+                runs -= gone
 
     def _not_up(self, service: str, what: str) -> PolicylongError:
         log = log_path(self.home, service)
@@ -196,14 +229,23 @@ class Supervisor:
 
 
 def last_error(log: Path) -> str:
-    """The last line of a log that reports an error, in one line without the word; "" when there is none."""
+    """What a log says last about an error, in one line; "" when it says nothing.
+
+    A line of ours is better than the exception that a library ended with, and that is better than what uvicorn says.
+    """
     if not log.is_file():
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 20_000))
         lines = file.read().decode(errors="replace").splitlines()
-    found = [line for line in lines if line.lower().startswith("error: ")]
-    return " ".join(found[-1].split())[len("error: ") :][:400].rstrip(".") if found else ""
+    reported = [line for line in lines if line.lower().startswith("error: ")]
+    own = [line for line in reported if not line.startswith(_UVICORN)]
+    raised = [line for line in lines if _RAISED.match(line)]
+    for found in (own, raised, reported):
+        if found:
+            line = re.sub("^error: ", "", " ".join(found[-1].split()), flags=re.IGNORECASE)
+            return without_credentials(line)[:400].rstrip(".")
+    return ""
 
 
 def supervise(home: Home, options: Options, installation: str, on_up: Callable[[Installation], None]) -> None:
