@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -56,7 +57,9 @@ def start_run(api: PrefectApi, deployment: str, parameters: dict[str, Any]) -> s
     return str(made["id"])
 
 
-def wait_for(api: PrefectApi, run: str, *, approve: bool, pause: float = 1.0) -> tuple[str, int]:
+def wait_for(
+    api: PrefectApi, run: str, *, approve: bool, pause: float = 1.0, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[str, int]:
     """Waits for a flow run's end, resuming it where it waits for approval; returns its state and the pauses."""
     deadline, pauses = time.monotonic() + LIMIT_SECONDS, 0
     while time.monotonic() < deadline:
@@ -66,8 +69,16 @@ def wait_for(api: PrefectApi, run: str, *, approve: bool, pause: float = 1.0) ->
         if approve and state["type"] == "PAUSED" and _asks(api, run, state):
             pauses += 1
             api.post(f"/flow_runs/{run}/resume", {"run_input": {"carry_on": True, "remark": f"round {pauses}"}})
+        meanwhile()
         time.sleep(pause)
     return "no end", pauses
+
+
+def listening(installation: str) -> set[str]:
+    """``address:port`` of every TCP port that processes of an installation listen on now."""
+    numbers = {process.pid for process in members(installation)}
+    found = (c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in numbers)
+    return {f"{connection.laddr.ip}:{connection.laddr.port}" for connection in found if connection.laddr}
 
 
 def _asks(api: PrefectApi, run: str, state: dict[str, Any]) -> bool:
@@ -121,10 +132,18 @@ def check(home: Path, parameters: dict[str, Any], options: Sequence[str], *, app
     try:
         api = PrefectApi(installation.api)
         begun = time.monotonic()
-        state, pauses = wait_for(api, start_run(api, "campaign/campaign", parameters), approve=approve)
+        ports = listening(installation.id)
+        state, pauses = wait_for(
+            api,
+            start_run(api, "campaign/campaign", parameters),
+            approve=approve,
+            meanwhile=lambda: ports.update(listening(installation.id)),
+        )
         yield Claim(
             state.startswith("COMPLETED"), f"the campaign ended after {time.monotonic() - begun:.0f} s: {state}"
         )
+        on_loopback = bool(ports) and all(port.startswith(("127.", "::1:")) for port in ports)
+        yield Claim(on_loopback, f"every port is on loopback: {', '.join(sorted(ports))}")
         if state.startswith("COMPLETED"):
             campaign = load_campaign(Home(home))
             rounds = int(campaign.config["build"]["rounds"])

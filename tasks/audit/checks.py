@@ -146,7 +146,7 @@ def _tokeniser(home: Home, policy: str) -> tuple[Tokenise | None, tuple[int, ...
     from tasks.resources import bos_ids
 
     try:
-        tokenizer = load_tokenizer(policy_folder(home, policy))
+        tokenizer = load_tokenizer(policy_folder(home, policy, weights=False))
     except (PolicyError, IntegrityError):
         return None, ()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
+from prefect.task_runners import TaskRunner
 from pydantic import BaseModel, ValidationError
 
 from models.embedders import EmbedderConfig
@@ -58,7 +59,9 @@ class _Direct(Step[Inputs, Config]):
     def __init__(self, step: Step[Inputs, Config]) -> None:
         self.name, self.code_version, self.produce = step.name, step.code_version, step.produce
 
-    def submit(self, home: Home, inputs: Inputs, config: Config, *, label: str) -> Callable[[], Refs]:
+    def submit(
+        self, home: Home, inputs: Inputs, config: Config, *, label: str, runner: TaskRunner[Any] | None = None
+    ) -> Callable[[], Refs]:
         made = self.run(home, inputs, config)
         return lambda: made
 

@@ -85,7 +85,7 @@ def rescore(home: Home, version: str, manifest: Manifest, count: int, seed: int)
         for start in range(0, len(rows), _AT_ONCE):
             some = rows[start : start + _AT_ONCE]
             for row, numbers in zip(some, _scored(policy, passages, some, manifest), strict=True):
-                off = {name: abs(numbers[name] - row[name]) for name in _NUMBERS}
+                off = {name: _apart(numbers[name], row[name]) for name in _NUMBERS}
                 largest = max(largest, *(value for value in off.values() if math.isfinite(value)))
                 wrong = [
                     f"{name} is {row[name]:.6g}, scored again {numbers[name]:.6g}"
@@ -110,6 +110,11 @@ def rescore(home: Home, version: str, manifest: Manifest, count: int, seed: int)
     yield failed(CHECK, f"{deviating} deviate; {said}") if deviating else passed(CHECK, said)
 
 
+def _apart(one: float, other: float) -> float:
+    """The difference; none between two infinite ones (a token that the policy can't produce)."""
+    return 0.0 if one == other else abs(one - other)
+
+
 def drawn(home: Home, refs: Sequence[Any], count: int, salt: str) -> list[dict[str, Any]]:
     """``count`` different rows of a sharded table, or all of them, in order; each has its ``file``."""
     ends = list(accumulate(ref.rows for ref in refs))
@@ -119,7 +124,7 @@ def drawn(home: Home, refs: Sequence[Any], count: int, salt: str) -> list[dict[s
         first = ends[shard] - ref.rows
         inside = [number - first for number in chosen if bisect_right(ends, number) == shard]
         if inside:
-            reader = RowReader(home.path, ref, groups_kept=1)
+            reader = RowReader(home.path, ref, kept_bytes=0)
             rows += [{**reader[number], "file": ref.uri} for number in inside]
             reader.close()
     return rows

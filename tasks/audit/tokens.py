@@ -120,7 +120,7 @@ class _Origins:
             whole = pl.col("segments").struct.field("kind") == "document"
             used = spans.filter(whole).select(pl.col("segments").struct.field("doc_id")).unique()
             self._documents = _numbers(subject.documents().select("doc_id", "doc"), used)
-            books = RowReader(path, subject.corpus.documents, ["text"], groups_kept=4)
+            books = RowReader(path, subject.corpus.documents, ["text"], kept_bytes=2**27)
             self.document = lru_cache(maxsize=64)(lambda key: list(tokenise(books[self._documents[key]]["text"])))
         placed = subject.table("samples").select(pl.col("segments").explode().struct.field("root_id")).unique()
         table = subject.table("roots").join(placed, on="root_id", how="semi").select("root_id", "input_ids").collect()

@@ -198,8 +198,12 @@ def _logs(looked: Looked, tracked: Tracked, version: str) -> Iterator[Finding]:
         run = tracked.training_run(record.result.policy)
         if record.result.version != version or run is None:
             continue
-        expected = {log_digest(where, name, record.result) for where in _stores(home, run)}
-        fitting = [path for path in logged(home) if path.stem in expected]
+        stores = _stores(home, run)
+        fitting = [
+            path
+            for path in logged(home)
+            if any(path.stem == log_digest(where, name, record.result) for where in {*stores, *_store_said(path)})
+        ]
         if not fitting:
             yield _not_logged(home, tracked, record, run)
             continue
@@ -219,10 +223,13 @@ def _logs(looked: Looked, tracked: Tracked, version: str) -> Iterator[Finding]:
 
 def _not_logged(home: Home, tracked: Tracked, record: TrainingRecord, run: RunFacts) -> Finding:
     """No record of logging has the digest of a training record: it was changed, or the other one is not here."""
+    for path in logged(home):
+        if _says(path).get("run_id") == run.run_id and (_store_said(path) or not os.environ.get(URI)):
+            where = path.relative_to(home.path).as_posix()
+            said = f"its digest is not the one that {where} is named for, from when run {run.run_id} was logged"
+            return failed(LOG, said, record.uri)
     if os.environ.get(URI):
         return not_checkable(LOG, f"{URI} may have been another address then", record.uri)
-    if any(_says(path).get("run_id") == run.run_id for path in logged(home)):
-        return failed(LOG, f"its digest is not the one that was recorded when run {run.run_id} was logged", record.uri)
     if any(member.record.next_policy == record.result.policy for member in tracked.members.rounds):
         return failed(LOG, f"checkpoints/{LOGGED} has no record of run {run.run_id}", record.uri)
     return not_checkable(LOG, "the round is not finished", record.uri)
@@ -234,6 +241,12 @@ def _says(path: Path) -> dict[str, Any]:
     except IntegrityError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _store_said(path: Path) -> set[str]:
+    """The store that a record says it is of; its name is a digest over that, too."""
+    store = _says(path).get("store")
+    return {store} if isinstance(store, str) else set()
 
 
 def _stores(home: Home, run: RunFacts) -> set[str]:

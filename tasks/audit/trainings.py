@@ -29,7 +29,8 @@ from tasks.training.run import STEP, TrainingResult
 
 CHECK = "training consumed exactly this version"
 LOGGED = "log-training"
-_LOG_KEYS = {"run_id", "model_version", "policy"}
+_LOG_KEYS = ({"run_id", "model_version", "policy"}, {"run_id", "model_version", "policy", "store"})
+"""Of records that do not name their store, and of those that do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,8 @@ def _trainings(home: Home) -> Trainings:
             whole = read_json(path)
         except IntegrityError:
             whole = None
-        problem = None if isinstance(whole, dict) and whole.keys() == _LOG_KEYS else "is no record of a logged training"
+        known = isinstance(whole, dict) and any(whole.keys() == keys for keys in _LOG_KEYS)
+        problem = None if known else "is no record of a logged training"
         problem = problem or form_problem(path)
         if problem:
             damaged.append(failed("training record", problem, path.relative_to(home.path).as_posix()))

@@ -20,6 +20,7 @@ from storage.tables import check_ref
 from storage.versions import table_refs
 from tasks.audit.checks import AuditReport
 from tasks.audit.subject import Subject
+from tasks.exporting.described import audit_description
 from tasks.exporting.exporting import TOKENIZER, export_title, not_carried_file
 from tasks.exporting.formats import read_lines, read_rows, shard_file
 from tasks.exporting.record import RECORD, UNFINISHED, Counts, ExportRecord, Lengths, Row, present_files, read_record
@@ -28,6 +29,7 @@ from tasks.exporting.tokenizers import tokenizer_in
 from tasks.progress import track
 from tasks.provenance.lookup import open_subject
 from tasks.provenance.token_origins import tokens_of
+from tasks.reporting.croissant import CROISSANT
 
 CONTENT = "the content is the version's"
 NAMED = "every sample has the digest it is named by"
@@ -68,7 +70,10 @@ def _files(folder: Path, record: ExportRecord) -> Iterator[Finding]:
         else:
             rows = f", {entry.rows} rows" if entry.rows is not None else ""
             yield passed("export file", f"sha256 {short(found)}{rows}", name)
-    for name in sorted(present_files(folder) - record.files.keys() - {RECORD, UNFINISHED}):
+    beside = audit_description(folder, record)
+    if beside is not None:
+        yield beside
+    for name in sorted(present_files(folder) - record.files.keys() - {RECORD, UNFINISHED, CROISSANT}):
         yield failed("export file", "is not in the record", name)
 
 

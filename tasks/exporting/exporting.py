@@ -23,7 +23,9 @@ from storage.tables import check_ref, open_table
 from storage.versions import table_refs, version_uri
 from tasks.audit.subject import Subject
 from tasks.exporting.card import CARD, export_card
+from tasks.exporting.described import describable, description, put_description
 from tasks.exporting.formats import file_entry, json_lines, read_rows, shard_file, write_dataset_files, write_rows
+from tasks.exporting.noted import note_export
 from tasks.exporting.record import (
     Counts,
     ExportFile,
@@ -41,22 +43,32 @@ from tasks.exporting.tokenizers import OtherTokenizer, open_tokenizer
 from tasks.progress import Advance, progress
 from tasks.provenance.lookup import open_subject
 from tasks.provenance.token_origins import tokens_of
+from tasks.reporting.croissant import CROISSANT
 
 TOKENIZER = "tokenizer"
 """Folder of the other tokenizer's files in an export."""
 
 
 def export_version(
-    home: Home, version: str, folder: Path, format: Format, *, tokenizer: str | None = None, copy: bool = False
+    home: Home,
+    version: str,
+    folder: Path,
+    format: Format,
+    *,
+    tokenizer: str | None = None,
+    copy: bool = False,
+    croissant: bool = False,
 ) -> ExportRecord:
     """Exports a version, given as ``storage.versions.resolve_version`` takes it, and returns the record.
 
     ``tokenizer`` packs the samples anew with that folder's or hub id's tokenizer; ``copy`` makes copies where Parquet
-    files would be hard links. An export that is there already and whole is left as it is.
+    files would be hard links; ``croissant`` puts ``croissant.json`` beside them. An export that is there already and
+    whole is left as it is.
 
     Raises ``InputError`` for an unknown version, a folder with other content, a corpus that is not in this home (with
     ``tokenizer``); ``PolicyError`` for a tokenizer that can't be used; ``IntegrityError`` for a damaged version;
-    ``ResourceError`` on a full disk; ``BusyError`` when another process exports to the folder.
+    ``ConfigError`` where ``croissant`` does not apply or its library is missing; ``ResourceError`` on a full disk;
+    ``BusyError`` when another process exports to the folder.
     """
     subject = open_subject(home, version)
     other = open_tokenizer(tokenizer) if tokenizer is not None else None
@@ -64,17 +76,28 @@ def export_version(
         check_corpus(subject)
         tokens_of(subject.home, subject.manifest.policy)
     options = ExportOptions(format=format, tokenizer=other.digest if other else None)
+    beside = description(subject.manifest, options) if croissant else None
     folder = folder.expanduser().absolute()
     with home.lock(f"export-{digest_text(str(folder))[:16]}"):
-        target = Target(folder, subject.version, options, expected_names(subject, options, other))
-        if target.finished is not None:
-            return target.finished
-        refs = table_refs(subject.version, subject.manifest, "samples")
-        with progress("exporting", total=sum(ref.rows for ref in refs), unit="samples") as advance:
-            for number, ref in enumerate(refs):
-                _Shard(target, subject, number, ref, other, copy, advance).export()
-        _rest(target, subject, other, copy)
-        return target.finish(_record(target, subject, other))
+        names = expected_names(subject, options, other) | ({CROISSANT} if describable(options) else set())
+        target = Target(folder, subject.version, options, names)
+        note_export(home, subject.version, format, folder)
+        record = _written(target, subject, other, copy)
+        if beside is not None:
+            put_description(folder, beside)
+    return record
+
+
+def _written(target: Target, subject: Subject, other: OtherTokenizer | None, copy: bool) -> ExportRecord:
+    """Writes what is not there of an export."""
+    if target.finished is not None:
+        return target.finished
+    refs = table_refs(subject.version, subject.manifest, "samples")
+    with progress("exporting", total=sum(ref.rows for ref in refs), unit="samples") as advance:
+        for number, ref in enumerate(refs):
+            _Shard(target, subject, number, ref, other, copy, advance).export()
+    _rest(target, subject, other, copy)
+    return target.finish(_record(target, subject, other))
 
 
 def expected_names(subject: Subject, options: ExportOptions, other: OtherTokenizer | None) -> set[str]:

@@ -19,6 +19,7 @@ from storage.errors import ConfigError, InputError, PolicylongError, ServiceErro
 from storage.home import Home
 from storage.versions import resolve_version
 from tasks.exporting.exporting import export_version
+from tasks.exporting.noted import note_push
 from tasks.exporting.record import RECORD
 
 TOKEN = "HF_TOKEN"
@@ -47,6 +48,7 @@ def push_version(home: Home, version: str, repo: str, *, private: bool = False) 
     folder = home / f"work/push/{name}"
     with home.lock(f"push-{name}"):
         export_version(home, known, folder, "parquet")
+        note_push(home, known, repo)
         address = _upload(repo, folder, f"Dataset version {known}", token, private)
         shutil.rmtree(folder)
     return address

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from storage.errors import IntegrityError
 from storage.files import read_json
+from storage.inside import inside
 
 RECORD = "export.json"
 UNFINISHED = "unfinished-export.json"
@@ -23,6 +24,7 @@ FORMAT = 1
 QUANTILES = (5, 25, 50, 75, 95)
 Format = Literal["parquet", "jsonl", "datasets"]
 Row = dict[str, Any]
+Name = Annotated[str, AfterValidator(inside)]
 
 
 class ExportOptions(BaseModel):
@@ -134,7 +136,7 @@ class ExportRecord(BaseModel):
     tokens: int
     lengths: Lengths | None
     repacked: Repacked | None = None
-    files: dict[str, ExportFile] = Field(description="Every file of the folder but this one, by relative name.")
+    files: dict[Name, ExportFile] = Field(description="Every file of the folder but this one, by relative name.")
 
 
 class Unfinished(BaseModel):
@@ -144,7 +146,7 @@ class Unfinished(BaseModel):
 
     version: str
     options: ExportOptions
-    files: dict[str, ExportFile] = Field(default_factory=dict)
+    files: dict[Name, ExportFile] = Field(default_factory=dict)
     shards: dict[str, Counts] = Field(default_factory=dict)
 
 

@@ -15,7 +15,6 @@ from storage.corpora import Corpus
 from storage.digests import short
 from storage.errors import InputError, IntegrityError
 from storage.home import Home
-from storage.manifests import MANIFEST
 from storage.tables import open_table
 from storage.versions import load_manifest, resolve_version, table_refs, version_uri
 from tasks.audit.chain import corpus_at_hand
@@ -90,11 +89,7 @@ def open_subject(home: Home, version: str) -> Subject:
     ``version`` is what ``storage.versions.resolve_version`` takes. Raises ``InputError`` when it is unknown, ambiguous
     or was not finished, ``IntegrityError`` when its manifest was changed or a file is missing.
     """
-    try:
-        known = resolve_version(home, version)
-    except InputError:
-        _refuse_unfinished(home, version.strip().lower())
-        raise
+    known = resolve_version(home, version)
     manifest = load_manifest(home, known)
     uri = version_uri(known)
     for name, entry in sorted(manifest.files.items()):
@@ -110,17 +105,6 @@ def open_subject(home: Home, version: str) -> Subject:
 def is_there(home: Home, corpus: Corpus) -> bool:
     """Whether the texts of a corpus are where they should be; what is in them is for the audit."""
     return all((home / ref.uri).is_file() for ref in (corpus.documents, corpus.chunks))
-
-
-def _refuse_unfinished(home: Home, word: str) -> None:
-    if not _PREFIX.fullmatch(word):
-        return
-    for folder in sorted((home / "versions").glob(f"{word[:16]}*")):
-        if not (folder / MANIFEST).exists():
-            raise InputError(
-                f"versions/{folder.name} has no manifest: that round was not finished.",
-                hint="The command that built it carries on.",
-            )
 
 
 @contextmanager

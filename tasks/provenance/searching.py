@@ -163,7 +163,7 @@ def _roots_holding(subject: Subject, documents: pl.LazyFrame, wanted: re.Pattern
     assert subject.corpus is not None
     roots = subject.table("roots").join(documents, on="doc", how="semi")
     found = roots.select("root_id", "doc", "char_start", "char_end").sort("doc", "char_start").collect()
-    reader = RowReader(subject.home.path, subject.corpus.documents, ["text"], groups_kept=1)
+    reader = RowReader(subject.home.path, subject.corpus.documents, ["text"], kept_bytes=0)
     for root_id, doc, start, end in found.iter_rows():
         if wanted.search(reader[doc]["text"][start:end]):
             yield root_id

@@ -1,7 +1,8 @@
 """``policylong takedown``: every version, sample and policy that a document reached. It reports and removes nothing.
 
 A version is read through its samples, whose segments name documents by digest, so this needs no corpus; corpora say
-what the document is called and which roots were cut from it.
+what the document is called and which roots were cut from it. Beside the versions it names what unfinished rounds hold,
+and where the home knows that versions were exported to.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from storage.home import Home
 from storage.policies import PolicyRecord, list_policies
 from storage.versions import list_versions
 from tasks.audit.subject import Subject
+from tasks.exporting.noted import ExportNote, list_exports
 from tasks.progress import track
 from tasks.provenance.lookup import is_there, open_subject, readable
 from tasks.provenance.searching import spans_of
+from tasks.provenance.unfinished import UnfinishedReach, unfinished
 
 SHORTEST_ID = 8
 _HEX = re.compile(r"[0-9a-f]{1,64}")
@@ -86,6 +89,16 @@ class PolicyReach(_Part):
     registered: bool = Field(description="Whether its record is in this home; else a campaign's record names it.")
 
 
+class ExportReach(_Part):
+    """A place outside of the home that a version which the document reached was written to."""
+
+    version: str
+    kind: str = Field(description="folder or repository.")
+    where: str
+    format: str
+    there: bool | None = Field(description="Whether the folder holds it now, here; null for a repository.")
+
+
 class Takedown(_Part):
     """Everything in this home that documents reached."""
 
@@ -94,6 +107,9 @@ class Takedown(_Part):
     corpora: tuple[CorpusReach, ...]
     versions: tuple[VersionReach, ...]
     policies: tuple[PolicyReach, ...]
+    unfinished: tuple[UnfinishedReach, ...] = Field(description="What belongs to no finished version.")
+    exports: tuple[ExportReach, ...] = Field(description="Of the versions above, as far as this home noted them.")
+    unfollowed: tuple[str, ...] = Field(description="Versions that were exported and are not in this home any more.")
     looked_at: int = Field(description="Versions that were read.")
     unread: tuple[str, ...] = Field(description="What could not be read: the report is incomplete.")
 
@@ -105,8 +121,8 @@ class Takedown(_Part):
 
     @property
     def reached(self) -> bool:
-        """Whether a version or policy was reached."""
-        return bool(self.versions or self.policies)
+        """Whether a version, a policy or unfinished work was reached."""
+        return bool(self.versions or self.policies or self.unfinished)
 
 
 def takedown(home: Home, document: str) -> Takedown:
@@ -137,12 +153,21 @@ def takedown(home: Home, document: str) -> Takedown:
     reaches = (_version(subject, documents, campaigns) for subject in (subjects if documents else ()))
     versions = [reach for reach in track(reaches, len(subjects), "reading samples", "versions") if reach is not None]
     holding = {reach.version for reach in versions if reach.roles}
+    published = {entry.sha256 for subject in subjects for entry in subject.manifest.files.values()}
+    rest = list(unfinished(home, documents, corpora, published, unread)) if documents else []
+    notes = _notes(home, unread)
+    reached = {reach.version for reach in versions}
     return Takedown(
         asked=document,
         documents=tuple(documents),
         corpora=tuple(held),
         versions=tuple(sorted(versions, key=lambda reach: (reach.round, reach.version))),
         policies=tuple(_policies(home, holding, campaigns)),
+        unfinished=tuple(rest),
+        exports=tuple(
+            ExportReach(**note.model_dump(), there=note.is_there()) for note in notes if note.version in reached
+        ),
+        unfollowed=tuple(sorted({note.version for note in notes} - set(list_versions(home)))),
         looked_at=len(subjects),
         unread=tuple(unread),
     )
@@ -165,6 +190,14 @@ def _subjects(home: Home, unread: list[str]) -> Iterator[Subject]:
             yield open_subject(home, version)
         except (IntegrityError, InputError) as error:
             unread.append(error.message)
+
+
+def _notes(home: Home, unread: list[str]) -> list[ExportNote]:
+    try:
+        return list_exports(home)
+    except IntegrityError as error:
+        unread.append(error.message)
+        return []
 
 
 def _documents(home: Home, corpus: Corpus) -> pl.LazyFrame:

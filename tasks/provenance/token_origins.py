@@ -42,7 +42,7 @@ def tokens_of(home: Home, policy: str) -> Tokens:
 
     Raises ``PolicyError`` when the policy is not in this home, or its tokenizer can't be read or gives no offsets.
     """
-    folder = policy_folder(home, policy)
+    folder = policy_folder(home, policy, weights=False)
     plain, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
     if plain.is_file() and config.is_file():
         try:
@@ -132,7 +132,7 @@ class Origins:
         if subject.corpus is not None:
             self.chunks = _chunk_places(subject, {s["chunk_id"] for s in wanted if s["chunk_id"]})
             self.documents = _documents(subject, {s["doc_id"] for s in wanted})
-            self._reader = RowReader(subject.home.path, subject.corpus.documents, ["text"], groups_kept=2)
+            self._reader = RowReader(subject.home.path, subject.corpus.documents, ["text"], kept_bytes=2**26)
         self._whole = lru_cache(maxsize=4)(self._read)
         self._encoded = lru_cache(maxsize=256)(self._encode)
 

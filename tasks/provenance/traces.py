@@ -8,9 +8,12 @@ from tasks.provenance.lineage import Ancestor
 
 
 class Facts(BaseModel):
-    """Base of all parts: frozen, JSON as it stands; null is what is not known or does not apply."""
+    """Base of all parts: frozen, JSON as it stands; null is what is not known or does not apply.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    An infinite number (the nll of a token that the policy can't produce) is the text "Infinity" in JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Origin(Facts):

@@ -65,7 +65,9 @@ def in_short(view: RoundView) -> Section:
     blocks: list[Block] = [
         Keys(_keys(view)),
         Heading("Which model asked for this context?"),
-        Paragraph((*who_asked(view).pieces, Piece(" "), link("Its line", "#model"), Piece("."))),
+        Paragraph(
+            (*who_asked(view).pieces, Piece(" "), link("Its parents, back to the base model", "#model"), Piece("."))
+        ),
         Heading("What did it gain?"),
         *_gained(view),
         Heading("What changed since the round before?"),
@@ -121,8 +123,8 @@ def _gained(view: RoundView) -> list[Paragraph]:
     positions = funnel.get("positions", 0)
     where = f" ({share(positions / figures.scored)})" if figures.scored else ""
     asked = (
-        f"In {plural(funnel.get('roots', 0), 'root')} the policy was uncertain at {count(positions)} of"
-        f" {plural(figures.scored, 'scored token')}{where}."
+        f"In {plural(funnel.get('roots', 0), 'root')} (windows of documents) the policy was uncertain at"
+        f" {count(positions)} of {plural(figures.scored, 'scored token')}{where}."
     )
     if not judged.verdicts:
         why = "no token was uncertain enough" if not positions else "no passage was found that could be tried"

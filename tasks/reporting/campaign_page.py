@@ -32,7 +32,7 @@ from tasks.reporting.measured import number_of
 from tasks.reporting.round_page import METHOD
 from tasks.reporting.round_view import PAGE_VERSION, RoundView
 from tasks.reporting.training_sections import context_gain, names, scores
-from tasks.reporting.wording import count, decimal, listed, plural, share
+from tasks.reporting.wording import count, decimal, listed, share
 
 
 def campaign_page(campaign: Campaign, rounds: tuple[RoundView, ...], gone: tuple[str, ...] = ()) -> Page:
@@ -119,23 +119,31 @@ def _gained(rounds: tuple[RoundView, ...], first: float | None, last: float | No
     for view in rounds:
         judged = view.figures.judged
         if judged is None:
-            parts.append(f"round {view.number} verified nothing")
+            parts.append(f"round {view.number} tried none")
         elif judged.kept:
-            kept = f"{share(judged.kept / judged.verdicts)} of its verified pairs"
-            parts.append(f"round {view.number} kept {kept} with a mean gain of {share(judged.gain)}")
+            went = f"on average {share(judged.gain)} of the uncertainty went"
+            parts.append(f"round {view.number} kept {share(judged.kept / judged.verdicts)} ({went})")
         else:
-            parts.append(f"round {view.number} kept none of {plural(judged.verdicts, 'pair')}")
-    text = f"{'; '.join(parts)}. "
-    pieces: list[Piece | str] = [text[0].upper() + text[1:]]
+            parts.append(f"round {view.number} kept none of {count(judged.verdicts)}")
+    pieces: list[Piece | str] = [
+        f"Of the pairs of an uncertain token and a passage that were tried, {'; '.join(parts)}. "
+    ]
     if first is not None and last is not None:
         pieces += [
             f"Over the campaign the context gain on held-out text went from {decimal(first, 3)} to ",
             strong(f"{decimal(last, 3)} nats a token"),
-            f"{certainty(last - first, number_of(rounds[-1].record, 'context_gain_error'))}. ",
+            f"{certainty(last - first, number_of(rounds[-1].record, 'context_gain_error'))}{_by_round(rounds)}. ",
             link("More", "#training"),
             ".",
         ]
     return prose(*pieces)
+
+
+def _by_round(rounds: tuple[RoundView, ...]) -> str:
+    """Where the context gain stood after each training but the last."""
+    found = [(view.number, number_of(view.record, "context_gain_after")) for view in rounds[:-1]]
+    known = [f"{decimal(gain, 3)} after round {number}" for number, gain in found if gain is not None]
+    return f"; it was {listed(known)}" if known else ""
 
 
 def _changed(rounds: tuple[RoundView, ...]) -> Paragraph:

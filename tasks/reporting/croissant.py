@@ -3,8 +3,9 @@ data sets.
 
     write_croissant(home, version)      reports/<version16>/croissant.json
 
-Names of files are relative to the version's folder, so the file is to be put beside them: into a copy of the version,
-an export, a repository of a hub. It is no part of the version. Made by ``mlcroissant`` (extra ``croissant``).
+Names of files are relative to the version's folder, so the file is to be put beside them: into an export (``policylong
+export --croissant`` does), a repository of a hub. It is no part of the version. Made by ``mlcroissant`` (extra
+``croissant``).
 """
 
 from __future__ import annotations
@@ -37,8 +38,13 @@ def write_croissant(home: Home, version: str) -> Path:
     """
     manifest = load_manifest(home, version)
     path = home.folder(f"reports/{short(manifest.version, 16)}") / CROISSANT
-    write_bytes(path, (json.dumps(croissant(manifest), indent=1, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, described(manifest))
     return path
+
+
+def described(manifest: Manifest) -> bytes:
+    """The bytes of ``croissant.json``; raises what ``croissant`` raises."""
+    return (json.dumps(croissant(manifest), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def croissant(manifest: Manifest) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _same(example: Example) -> tuple[str, bool]:
 
 
 def _probability(nll: float) -> str:
-    found = math.exp(-nll)
-    if not math.isfinite(nll):
+    if math.isnan(nll):
         return EMPTY
-    return "under 0.0001 %" if found < 1e-6 else share(found, 1 if found >= 0.001 else 4)
+    found = math.exp(-nll)
+    return "none" if math.isinf(nll) else "under 0.0001 %" if found < 1e-6 else share(found, 1 if found >= 0.001 else 4)

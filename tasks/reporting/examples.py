@@ -88,13 +88,14 @@ def pick(subject: Subject, mean_gain: float) -> list[Verdict]:
         placed = kept.join(_recorded(subject, roots), on=_KEY if subject.corpus else _KEY[:2], how="semi")
         loss = pl.col("nll_after") - pl.col("nll_before")
         answered = placed.join(seeds, on=["root", "chunk"], how="semi")
-        free = tuple(frame.filter(~pl.col("literal") & (loss < 0)) for frame in (placed, kept))
+        better, worse = (loss.is_finite() & side for side in (loss < 0, loss > 0))  # a masked token's is infinite
+        free = tuple(frame.filter(~pl.col("literal") & better) for frame in (placed, kept))
         average = ((pl.col("gain").cast(pl.Float64) - mean_gain) / CLOSEST).abs().floor()
         rules: tuple[tuple[str, tuple[pl.LazyFrame, ...], pl.Expr], ...] = (
-            ("best", tuple(frame.filter(loss < 0) for frame in (placed, kept)), loss),
+            ("best", tuple(frame.filter(better) for frame in (placed, kept)), loss),
             ("free", free, loss),
             ("average", (answered, placed, kept), average),
-            ("doubt", tuple(frame.filter(loss > 0) for frame in (placed, kept)), -loss),
+            ("doubt", tuple(frame.filter(worse) for frame in (placed, kept)), -loss),
         )
         found: list[Verdict] = []
         for rule, frames, order in rules:
@@ -154,8 +155,8 @@ class _Texts:
     def __init__(self, subject: Subject) -> None:
         home, corpus = subject.home.path, subject.corpus
         roots = table_refs(subject.version, subject.manifest, "roots")
-        self._roots = RowReader(home, roots[0], groups_kept=1)
-        self._chunks = RowReader(home, corpus.chunks, groups_kept=1) if corpus else None
+        self._roots = RowReader(home, roots[0], kept_bytes=0)
+        self._chunks = RowReader(home, corpus.chunks, kept_bytes=0) if corpus else None
         self._documents = RowReader(home, corpus.documents, ["doc_id", "source", "title"]) if corpus else None
 
     def __enter__(self) -> _Texts:

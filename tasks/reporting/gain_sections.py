@@ -47,10 +47,13 @@ def gain(view: RoundView) -> Section:
             ("Negative log-likelihood, nats", decimal(judged.nll_before), decimal(judged.nll_after)),
         ),
     )
+    impossible = "kept pairs whose token the model can't produce (left out of the likelihoods)"
+    masked = ((impossible, count(judged.impossible), _part(judged.impossible, judged.kept)),)
     checks = Table(
         "What tempers these numbers",
         ("Check", "Pairs", "Share"),
         (
+            *(masked if judged.impossible else ()),
             ("kept pairs that are literal (copying)", count(judged.literal), _part(judged.literal, judged.kept)),
             (
                 "kept pairs after which the token is less likely",
@@ -119,7 +122,8 @@ def distance(view: RoundView) -> Section:
             "Distance is counted in the finished sample, from the end of the passage to the token it helps. The gain is"
             " that of the verdict, where the passage stood right in front of the root."
         ),
-        Plots((Plot(many, table), Plot(strength, table))),
+        Plots((Plot(many, None), Plot(strength, None))),
+        table,
         *_attributable(view),
     ]
     return Section("distance", title, tuple(blocks))

@@ -24,7 +24,10 @@ class _Figures(BaseModel):
 
 
 class Judged(_Figures):
-    """Sums over the verdicts. Means are over the kept ones, null when there is none; entropies and nll in nats."""
+    """Sums over the verdicts. Means are over the kept ones, null when there is none; entropies and nll in nats.
+
+    Kept pairs whose token is given no probability, with the passage or without it, are left out of the means of nll.
+    """
 
     verdicts: int
     kept: int
@@ -35,6 +38,7 @@ class Judged(_Figures):
     nll_after: float | None
     literal: int = Field(description="Kept pairs in whose chunk the bigram before and at the position stands.")
     less_right: int = Field(description="Kept pairs after which the token that stands there is less likely.")
+    impossible: int = Field(description="Kept pairs that are left out of the means of nll: it is infinite.")
     placebos: int = Field(description="Pairs judged with a random chunk of the same length as well.")
     placebos_kept: int = Field(description="Of these, random chunks whose gain is over epsilon.")
 
@@ -108,9 +112,12 @@ def setting(manifest: Manifest, section: str, key: str) -> float | None:
 def _judged(verdicts: pl.LazyFrame, subject: Subject) -> Judged:
     epsilon = subject.setting("verification", "epsilon")
     placebo, value = pl.col("placebo_gain"), pl.Float64
+    possible = pl.all_horizontal(pl.col(name).is_finite() for name in _LIKELIHOODS)
     sums = verdicts.group_by("kept", "literal").agg(
         pl.len().alias("rows"),
         *(pl.col(name).cast(value).sum() for name in _MEANS),
+        *(pl.col(name).filter(possible).cast(value).sum() for name in _LIKELIHOODS),
+        (~possible).sum().alias("impossible"),
         (pl.col("nll_after") > pl.col("nll_before")).sum().alias("less_right"),
         placebo.is_not_null().sum().alias("placebos"),
         (placebo > (1.0 if epsilon is None else float(epsilon))).sum().alias("placebos_kept"),
@@ -118,19 +125,24 @@ def _judged(verdicts: pl.LazyFrame, subject: Subject) -> Judged:
     groups = sums.collect(engine="streaming")
     kept = groups.filter(pl.col("kept"))
     count = int(kept["rows"].sum())
+    impossible = int(kept["impossible"].sum())
     means = {name: float(kept[name].sum()) / count if count else None for name in _MEANS}
+    rest = count - impossible
+    means |= {name: float(kept[name].sum()) / rest if rest else None for name in _LIKELIHOODS}
     return Judged(
         verdicts=int(groups["rows"].sum()),
         kept=count,
         literal=int(kept.filter(pl.col("literal"))["rows"].sum()),
         less_right=int(kept["less_right"].sum()),
+        impossible=impossible,
         placebos=int(groups["placebos"].sum()),
         placebos_kept=int(groups["placebos_kept"].sum()),
         **means,
     )
 
 
-_MEANS = ("gain", "entropy_before", "entropy_after", "nll_before", "nll_after")
+_MEANS = ("gain", "entropy_before", "entropy_after")
+_LIKELIHOODS = ("nll_before", "nll_after")
 
 
 def _refused(subject: Subject) -> list[Refused]:

@@ -20,7 +20,7 @@ from tasks.reporting.round_figures import RoundFigures, round_figures
 if TYPE_CHECKING:
     from tasks.audit.checks import AuditReport
 
-PAGE_VERSION = 1
+PAGE_VERSION = 2
 """Raised when the pages change, so that those of finished rounds are written anew."""
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
+from storage.files import writer_is_gone
 from storage.home import Home
 from tasks.retention.plan import Keep, Removal, sized
 
@@ -42,8 +41,7 @@ def half_written(home: Home) -> Iterator[Removal]:
     files = {}
     for area in AREAS:
         for path in sorted((home / area).rglob(".*.tmp")):
-            writer = path.name.rsplit(".", 2)[-2]
-            if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            if writer_is_gone(path):
                 files[path.relative_to(home.path).as_posix()] = sized(path)
     yield Removal(kind="half-written files", uri="work", files=files, reason="the process that wrote them is gone")
 

@@ -56,7 +56,7 @@ class StepRecord:
 
 def unneeded_tables(home: Home, kept: Kept, keep: Keep, stays: list[str]) -> Iterator[Removal]:
     """Tables of steps, grouped by step and reason, with their records."""
-    records, broken = _records(home)
+    records, broken = step_records(home)
     shared = _shared(home, kept, keep)
     settled, held = _reasons(home, records, kept, keep)
     groups: dict[tuple[str, str], dict[str, Removed]] = defaultdict(dict)
@@ -93,7 +93,7 @@ def unneeded_tables(home: Home, kept: Kept, keep: Keep, stays: list[str]) -> Ite
         yield Removal(kind="tables", uri=f"work/{step}", files=dict(sorted(files.items())), reason=reason)
 
 
-def _records(home: Home) -> tuple[list[StepRecord], list[str]]:
+def step_records(home: Home) -> tuple[list[StepRecord], list[str]]:
     """Steps that left tables, and the paths of records that can't be read; results without tables are neither."""
     found: list[StepRecord] = []
     broken: list[str] = []

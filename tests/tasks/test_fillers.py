@@ -27,7 +27,7 @@ def world(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr("tasks.checkpointed.Step.__call__", call)
     monkeypatch.setattr(
-        "tasks.checkpointed.Step.submit", lambda step, *args, label: lambda: call(step, *args, label=label)
+        "tasks.checkpointed.Step.submit", lambda step, *args, label, runner=None: lambda: call(step, *args, label=label)
     )
     return make_world(home, tmp_path / "scratch", monkeypatch)
 

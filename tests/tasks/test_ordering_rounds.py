@@ -46,7 +46,7 @@ Rows = list[dict[str, Any]]
 def _without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps run as plain checkpointed functions."""
 
-    def submit(self: Any, home: Home, inputs: Any, config: Any, *, label: str) -> Any:
+    def submit(self: Any, home: Home, inputs: Any, config: Any, *, label: str, runner: Any = None) -> Any:
         found = self.run(home, inputs, config)
         return lambda: found
 
@@ -122,7 +122,7 @@ def test_a_budgeted_round_is_a_part_of_the_exhaustive_one(
     version = build(budgeted(world, ordering="expected-yield", quota=2, passes_per_root=9, wave=2))
     found = load_manifest(home, version)
     assert tally["computed"] <= 1 + 3 + 3 + 1, "roots to candidates, the first shard and the probe set were there"
-    assert found.code_versions | {"ordering": 1, "ordered-verification": 1} == found.code_versions
+    assert {"ordering", "ordered-verification"} <= found.code_versions.keys()
     assert found.funnel["unverified"] > 0
     with pytest.raises(InputError, match="did not verify every candidate"):
         yield_report(home, version)

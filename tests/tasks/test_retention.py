@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from models.training_state import seal
 from storage.campaigns import RoundRecord, load_campaign, record_round, start_campaign
 from storage.checkpoints import StepKey, finished, run_step
 from storage.corpora import open_corpus
-from storage.errors import BusyError, ConfigError, InputError, IntegrityError
+from storage.errors import BusyError, ConfigError, InputError, IntegrityError, PolicyError
 from storage.findings import failures
 from storage.home import Home
-from storage.policies import policy_folder, policy_record
+from storage.policies import check_collected, policy_folder, policy_record
 from storage.tombstones import tombstone_of
 from storage.versions import list_versions, verify_version, version_uri
 from tasks.audit.checks import audit_version
@@ -86,7 +87,15 @@ def test_a_policy_that_no_campaign_names_loses_its_weights_and_nothing_else(roun
     for digest in (*named_policies(home), base):
         assert (policy_folder(home, digest) / WEIGHTS).exists()
     assert policy_record(home, stray).trained_on == rounds[0].version
-    assert (policy_folder(home, stray) / "tokenizer.json").exists()
+    kept = policy_folder(home, stray, weights=False)
+    assert (kept / "tokenizer.json").exists()
+    told = rf"weights of policy {stray[:12]} were removed by gc on 20.*no kept"
+    back = f"policylong policy add PATH --trained-on {rounds[0].version[:12]}"
+    for need in (partial(policy_folder, home, stray), partial(check_collected, kept)):
+        with pytest.raises(PolicyError, match=told) as caught:
+            need()
+        assert back in caught.value.hint
+    check_collected(policy_folder(home, base))
     stone = tombstone_of(home, uri)
     assert stone is not None
     assert stone.files[uri].sha256 == policy_record(home, stray).files[WEIGHTS]
@@ -101,7 +110,7 @@ def test_what_is_lost_without_a_tombstone_stays_a_failure(rounds: list[BuiltRoun
     home = rounds[0].home
     stray = stray_policy(rounds[0])
     collect(home, Keep(), apply=True)
-    (policy_folder(home, stray) / "config.json").unlink()
+    (policy_folder(home, stray, weights=False) / "config.json").unlink()
     (policy_folder(home, named_policies(home)[1]) / WEIGHTS).unlink()
     lost = {finding.file for finding in audit_version(home, rounds[0].version).failures}
     assert {f"policies/{stray[:16]}/config.json", f"policies/{named_policies(home)[1][:16]}/{WEIGHTS}"} <= lost
@@ -134,7 +143,7 @@ def test_a_chain_is_kept_whole_unless_fewer_rounds_are_asked_for(rounds: list[Bu
     assert (parent.status, parent.file) == ("not-checkable", f"{version_uri(one.version)}/manifest.json")
     assert "removed by gc" in parent.detail
     assert not audit_version(home, "world:1").failures
-    with pytest.raises(InputError, match="no dataset version begins with"):
+    with pytest.raises(InputError, match=r"no dataset version begins with .* was removed by gc on 20.* is not kept"):
         audit_version(home, one.version[:9])
 
 

@@ -362,7 +362,7 @@ def test_prefixes_that_fit_two_and_rounds_that_are_not_finished(rounds: list[Bui
     with pytest.raises(InputError, match=f"{version[:8]} is ambiguous"):
         trace(home, version[:8], "0")
     (twin / "manifest.json").unlink()
-    with pytest.raises(InputError, match="has no manifest: that round was not finished"):
+    with pytest.raises(InputError, match="has no manifest, that round was not finished"):
         trace(home, twin.name, "0")
     assert trace(home, version[:8], "0").version == version
 
