@@ -85,13 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = Path(os.environ.get("POLICYLONG_HOME", ".policylong"))
     parser.add_argument("--home", type=Path, default=default, help="home folder (POLICYLONG_HOME or .policylong)")
     parser.add_argument("--edits", type=int, default=1000, help="how many changes (1000)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first change, for a drill in pieces (0)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the changes (0)")
     parser.add_argument("--only", type=int, help="make one change, by its number")
     parser.add_argument("--scratch", type=Path, help="folder for the copy; best on the home's volume (beside the home)")
     parser.add_argument("campaign", help="name of a finished campaign")
     chosen = parser.parse_args(arguments)
     source = chosen.home.absolute()
-    numbers = [chosen.only] if chosen.only is not None else range(chosen.edits)
+    numbers = [chosen.only] if chosen.only is not None else range(chosen.first, chosen.first + chosen.edits)
     outcomes: list[Outcome] = []
     try:
         with tempfile.TemporaryDirectory(dir=chosen.scratch or source.parent, prefix=".edit-drill-") as folder:

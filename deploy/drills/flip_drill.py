@@ -47,14 +47,15 @@ def files_of_round(home: Home, version: str, *, chain: bool) -> list[Path]:
 def flipped_bit(path: Path, dice: random.Random) -> Iterator[int]:
     """Flips a random bit of a file, in place, while the block runs; gives the bit's number."""
     bit = dice.randrange(8 * path.stat().st_size)
-    _flip(path, bit)
+    flip(path, bit)
     try:
         yield bit
     finally:
-        _flip(path, bit)
+        flip(path, bit)
 
 
-def _flip(path: Path, bit: int) -> None:
+def flip(path: Path, bit: int) -> None:
+    """Flips one bit of a file in place and makes it durable."""
     with path.open("r+b") as file:
         file.seek(bit // 8)
         byte = file.read(1)[0]

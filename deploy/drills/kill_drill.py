@@ -209,7 +209,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 def last_step(home: Path) -> str:
     """What the journal says was under way."""
-    found = events(home)
+    found = [event for event in events(home) if "step" in event]
     return f"{found[-1].get('step')} ({found[-1].get('event')})" if found else "nothing yet"
 
 
