@@ -11,7 +11,9 @@ import typer
 from typer.exceptions import TyperException
 
 from flows.session import DEBUG, debug, messages
+from storage.addresses import without_credentials
 from storage.errors import ConfigError, PolicylongError, ResourceError, ServiceError, StoppedError
+from tasks.reporting.visible import visible_line
 
 INTERRUPTED = 130
 UNEXPECTED = 70
@@ -69,6 +71,12 @@ def _translated(error: BaseException) -> PolicylongError | None:
     text = str(error).lower()
     if (isinstance(error, OSError) and error.errno in _DISK_FULL) or "database or disk is full" in text:
         return ResourceError(f"the disk is full ({error}).", hint="Free space and run the same command again.")
+    answered = getattr(getattr(error, "response", None), "status_code", None)
+    if type(error).__name__ == "PrefectHTTPStatusError" and isinstance(answered, int) and answered >= 500:
+        return ServiceError(
+            f"Prefect's server answered {answered}: it runs, but its database does not answer or refuses.",
+            hint="Look at both, then run the same command again: what is finished is found.",
+        )
     if type(error).__module__.split(".")[0] in _SERVICES:
         return ServiceError(
             f"{type(error).__module__.split('.')[0]} failed: {type(error).__name__}: {error}.",
@@ -89,5 +97,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _print(line: str) -> None:
     style = "bold red" if line.startswith("error") else "yellow"
-    messages().print(" ".join(line.split()), style=style, highlight=False, markup=False)
+    # A file's name or a row of a corpus may be in it, and a library's message may name an address.
+    shown = visible_line(" ".join(without_credentials(line).split()))
+    messages().print(shown, style=style, highlight=False, markup=False)
     sys.stderr.flush()

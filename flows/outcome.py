@@ -47,7 +47,7 @@ def worked_example(home: Home, campaign: Campaign) -> WorkedExample | None:
         record.version,
         manifest,
         open_corpus(home, manifest.corpus),
-        load_tokenizer(policy_folder(home, record.policy)),
+        load_tokenizer(policy_folder(home, record.policy, weights=False)),
         int(manifest.config["roots"]["probe_roots"]),
     )
     return WorkedExample(**asdict(found)) if found else None

@@ -77,14 +77,15 @@ def _joined(installation: Installation) -> Iterator[None]:
 @contextmanager
 def _served(home: Home) -> Iterator[str]:
     folder = home.folder("prefect")
-    port = _free_port()
     log = folder / "server.log"
     environment = {"PREFECT_UI_STATIC_DIRECTORY": str(folder / "ui"), **os.environ}
     environment.setdefault("PREFECT_HOME", str(folder))
     Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with log.open("wb") as output, _listening() as listening:
+        port = int(listening.getsockname()[1])
         process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("server_process.py")), str(port)],
+            [sys.executable, "-P", str(Path(__file__).with_name("server_process.py")), f"fd:{listening.fileno()}"],
+            pass_fds=(listening.fileno(),),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -124,15 +125,22 @@ def _send_what_is_queued() -> None:
     EventsWorker.drain_all(timeout=5)
 
 
-def _free_port() -> int:
+def _listening() -> socket.socket:
+    """A socket that listens on loopback, for the server to take over.
+
+    Looking for a free port and leaving it to the server to bind it would give one port to two commands that start at
+    the same time, and one of them the other's server.
+    """
     for port in (PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+            listening.listen(2048)
+        except OSError:
+            listening.close()
+            continue
+        return listening
     raise ServiceError(
         "no free port on 127.0.0.1 for the Prefect server.", hint="policylong doctor looks at the ports."
     )

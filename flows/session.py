@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ class Session:
         prepare(self.home, verbose=self.verbose)
         if not (debug() or self.verbose):
             warnings.simplefilter("ignore")
+            # Prefect tells on stderr of every line of its log that a server did not take.
+            logging.raiseExceptions = False
         return self
 
     def open(self) -> Home:
@@ -58,7 +61,8 @@ class Session:
             PrefectApi(configured).check()
         with prefect_server(home) as address:
             page = address.removesuffix("/api")
-            messages().print(f"home {home.path} · Prefect's page while this runs: {page}", style="dim", highlight=False)
+            line = f"home {home.path} · Prefect's page while this runs: {page}"
+            messages().print(line, style="dim", highlight=False, markup=False)
             yield home
 
 

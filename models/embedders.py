@@ -172,6 +172,12 @@ def load_embedder(config: EmbedderConfig) -> Embedder:
             f"embedder {config.model} brings code of its own, and corpus.embedder.remote_code is false.",
             hint="Set it to true only if you trust that code.",
         ) from error
+    except OSError as error:
+        said = " ".join(str(error).split())[:200].rstrip(".")
+        raise InputError(
+            f"embedder {config.model} can't be read ({said}).",
+            hint="Its folder must have the weights as safetensors; weights in other formats are not opened.",
+        ) from error
     model.eval()
     return Embedder(model, config, _digest(folder, config))
 

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from models.policy_files import policy_digest, tokenizer_files
 from models.quiet import quiet_transformers
@@ -48,6 +49,7 @@ __all__ = [
 DTypeName = Literal["float32", "bfloat16", "float16"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_REMOTE_HINT = "Set policy.remote_code: true only if you trust the folder's code."
 _PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "max_sequence_length")
 # What transformers, safetensors and the configuration classes raise for files that are damaged or do not fit.
@@ -99,8 +101,13 @@ def load_tokenizer(folder: Path, *, remote_code: bool = False) -> PreTrainedToke
         raise PolicyError(
             f"{folder} has no tokenizer files.", hint="Save the tokenizer there with tokenizer.save_pretrained(folder)."
         )
-    loader: Any = PreTrainedTokenizerFast if _is_plain(folder) else AutoTokenizer
-    options = {} if _is_plain(folder) else {"trust_remote_code": remote_code}
+    kind = _tokenizer_class(folder)
+    if kind is None and not remote_code:
+        # transformers would put the tokenizer of the model's family in its place, and read other tokens.
+        raise PolicyError(f"the tokenizer in {folder} is of code of its own.", hint=_REMOTE_HINT)
+    plain = kind in _PLAIN_TOKENIZERS and (folder / "tokenizer.json").is_file()
+    loader: Any = PreTrainedTokenizerFast if plain else AutoTokenizer
+    options = {} if plain else {"trust_remote_code": remote_code}
     try:
         with quiet_transformers():
             tokenizer = loader.from_pretrained(folder, local_files_only=True, **options)
@@ -113,15 +120,18 @@ def load_tokenizer(folder: Path, *, remote_code: bool = False) -> PreTrainedToke
     return tokenizer
 
 
-def _is_plain(folder: Path) -> bool:
+def _tokenizer_class(folder: Path) -> str | None:
+    """The class that a tokenizer names, "" where it names none; ``None`` for one that only the folder's code has."""
     config = folder / "tokenizer_config.json"
-    if not (folder / "tokenizer.json").is_file() or not config.is_file():
-        return False
+    if not config.is_file():
+        return ""
     try:
         found = json.loads(config.read_bytes())
     except ValueError as error:
         raise PolicyError(f"{config} is not valid JSON ({error}).", hint="Copy the tokenizer's files again.") from error
-    return isinstance(found, dict) and found.get("tokenizer_class") in _PLAIN_TOKENIZERS
+    name = str(found.get("tokenizer_class") or "") if isinstance(found, dict) else ""
+    own = name and "AutoTokenizer" in (found.get("auto_map") or {}) and tokenizer_class_from_name(name) is None
+    return None if own else name
 
 
 def load_policy(
@@ -286,6 +296,4 @@ def _one_line(error: BaseException) -> str:
 
 
 def _remote_hint(error: BaseException) -> str:
-    return (
-        "Set policy.remote_code: true only if you trust the folder's code." if "trust_remote_code" in str(error) else ""
-    )
+    return _REMOTE_HINT if "trust_remote_code" in str(error) else ""

@@ -20,19 +20,22 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from storage.addresses import without_credentials
+
 
 class PolicylongError(Exception):
     """Base of the tree.
 
-    ``message`` says what is wrong and what was expected; ``hint`` is the next thing to do, often a command.
+    ``message`` says what is wrong and what was expected; ``hint`` is the next thing to do, often a command. Addresses
+    in them lose user and password: an error ends in logs, pages and records.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{message} {hint}".strip())
-        self.message = message
-        self.hint = hint
+        self.message = without_credentials(message)
+        self.hint = without_credentials(hint)
+        super().__init__(f"{self.message} {self.hint}".strip())
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.hint))

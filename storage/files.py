@@ -5,13 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from storage.errors import IntegrityError, ResourceError
+
+_MACHINE = "@" + re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:48]
+_FOREIGN_SECONDS = 86_400.0
+"""Longest that a file of another machine may be under way; writing one takes seconds. Ours."""
 
 
 @contextmanager
@@ -33,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside ``path``; when the block ends well, the file is fsynced and renamed to ``path``."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_name(path)
         try:
             yield temporary
             with temporary.open("rb") as file:
@@ -48,11 +55,30 @@ def sweep(folder: Path) -> int:
     """Removes the half-written files that killed processes left below a folder; returns how many there were."""
     swept = 0
     for path in folder.rglob(".*.tmp"):
-        writer = path.name.rsplit(".", 2)[-2]
-        if writer.isdigit() and not _alive(int(writer)):
+        if writer_is_gone(path):
             path.unlink(missing_ok=True)
             swept += 1
     return swept
+
+
+def temporary_name(path: Path) -> Path:
+    """The name under which this process writes a file: machine and process are in it, since machines share a home."""
+    return path.with_name(f".{path.name}.{_MACHINE}.{os.getpid()}.tmp")
+
+
+def writer_is_gone(temporary: Path) -> bool:
+    """Whether the process that wrote under a temporary name has ended.
+
+    Of another machine's process nothing is known here: its file counts as left once it is a day old.
+    """
+    *_, machine, writer, _ending = ("", "", *temporary.name.split("."))
+    if not writer.isdigit():
+        return False
+    if machine.startswith("@") and machine != _MACHINE:
+        with suppress(FileNotFoundError):
+            return time.time() - temporary.stat().st_mtime > _FOREIGN_SECONDS
+        return False
+    return not _alive(int(writer))
 
 
 def _alive(process: int) -> bool:
@@ -105,7 +131,7 @@ def place(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             return
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = temporary_name(target)
         temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)

@@ -8,6 +8,7 @@ checkpoints/<step>/<key>.json  which steps are done, with the ref of what they m
 versions/<version16>/    dataset versions: tables, samples, card, manifest.json (written last)
 campaigns/<name>.json    rounds of a campaign: version, policies, scores
 reports/<version16>/     plots and reports (not part of a version)
+exports/<digest>.json    where versions were exported or pushed to
 mlflow/  prefect/        the embedded databases
 locks/                   one lock file per round, index, …
 """

@@ -18,6 +18,7 @@ from storage.digests import digest_file, digest_files, digest_listing, short
 from storage.errors import IntegrityError, PolicyError
 from storage.files import disk_errors, place, read_json, write_json
 from storage.home import Home
+from storage.tombstones import tombstone_of
 
 RECORD = "policy.json"
 COPIED_BYTES = 1 << 30
@@ -115,16 +116,42 @@ def policy_record(home: Home, digest: str) -> PolicyRecord:
     )
 
 
-def policy_folder(home: Home, digest: str) -> Path:
-    """Where a policy's files lie, by digest or prefix; raises ``PolicyError`` when unknown or gone."""
+def policy_folder(home: Home, digest: str, *, weights: bool = True) -> Path:
+    """Where a policy's files lie, by digest or prefix.
+
+    Raises ``PolicyError`` when it is unknown or gone, or its weights were removed by gc; with ``weights=False`` the
+    configuration and tokenizer, which gc leaves, are enough.
+    """
     record = policy_record(home, digest)
     folder = home / record.folder
+    if weights:
+        _refuse_collected(home, record)
     if not folder.is_dir():
         raise PolicyError(
             f"the folder {folder} of policy {short(record.digest)} does not exist any more.",
             hint="Put it back, or add the policy again from another place.",
         )
     return folder
+
+
+def _refuse_collected(home: Home, record: PolicyRecord) -> None:
+    """Raises ``PolicyError`` naming the tombstone when files of a policy were removed by gc and are not there again."""
+    missing = [f"{record.folder}/{name}" for name in record.files if not (home / record.folder / name).is_file()]
+    stone = next(filter(None, (tombstone_of(home, uri) for uri in missing)), None)
+    if stone is not None:
+        on = f" --trained-on {short(record.trained_on)}" if record.trained_on else ""
+        again = f", or train it again: policylong train {short(record.trained_on)}" if record.trained_on else ""
+        raise PolicyError(
+            f"the weights of policy {short(record.digest)} were {stone.line}.",
+            hint=f"Bring a copy of them back: policylong policy add PATH{on}{again}.",
+        )
+
+
+def check_collected(folder: Path) -> None:
+    """Raises ``PolicyError`` as ``policy_folder`` does when a policy's folder is one of a home and lost its weights."""
+    home = Home(folder.parent.parent)
+    if folder.parent == home / "policies" and (folder / RECORD).is_file():
+        _refuse_collected(home, _read(folder / RECORD))
 
 
 def list_policies(home: Home) -> list[PolicyRecord]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from storage.inside import inside
 
 
 class Ref(BaseModel):
@@ -14,7 +18,7 @@ class Ref(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    uri: str = Field(description="POSIX path relative to the home folder.")
+    uri: Annotated[str, AfterValidator(inside)] = Field(description="POSIX path relative to the home folder.")
     sha256: str = Field(description="Digest of the file's bytes.", min_length=64, max_length=64)
     rows: int = Field(description="Rows of the table.", ge=0)
     table: str = Field(description="Name of the table's schema (storage.schemas).")

@@ -23,12 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
-
 from storage.digests import short
-from storage.errors import ConfigError, ResourceError, ServiceError
 from storage.files import disk_errors
 from storage.home import Home
+from storage.moved_home import follow_home
+from storage.tracked_calls import MlflowCalls
 from storage.tracked_runs import (
     CAMPAIGN_TAG,
     CONTEXT_TAG,
@@ -53,7 +52,6 @@ DATABASE = "mlflow/mlflow.db"
 """The embedded store, relative to the home."""
 # Limits of MLflow's store and REST interface.
 _PARAM_CHARACTERS, _PARAMS, _METRICS, _DATASET_DIGEST = 6000, 100, 1000, 36
-_ATTEMPTS = 4
 
 Result = TypeVar("Result")
 
@@ -61,11 +59,12 @@ Result = TypeVar("Result")
 class Tracking:
     """One MLflow tracking store and registry.
 
-    Every method raises ``ServiceError`` when the store does not answer after a few tries, ``ResourceError`` when its
-    disk is full, ``ConfigError`` for a URI that MLflow does not know.
+    Every method raises ``ServiceError`` when the store does not answer, ``ResourceError`` when its disk is full,
+    ``ConfigError`` for a URI that MLflow does not know and for credentials that a server refuses. How often it is
+    asked is ``storage.tracked_calls``'s to say; with ``attempts``, that often.
     """
 
-    def __init__(self, home: Home, uri: str | None = None, *, attempts: int = _ATTEMPTS) -> None:
+    def __init__(self, home: Home, uri: str | None = None, *, attempts: int | None = None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -75,7 +74,7 @@ class Tracking:
         self.uri = tracking_uri(home, uri)
         self._artifacts = home.folder("mlflow/artifacts").as_uri() if self.uri.startswith("sqlite:") else None
         self._database = home / DATABASE if self.uri == _embedded_uri(home) else None
-        self._attempts = attempts
+        self._try = MlflowCalls(self.uri, attempts)
         self._known: MlflowClient | None = None
 
     def round_run(self, campaign: str, round: int, version: str, *, policy: str) -> str:
@@ -152,7 +151,13 @@ class Tracking:
         """One question to MLflow's own client, asked again while the trouble may pass."""
         return self._try(lambda: question(self._client))
 
+    def follow(self) -> None:
+        """Lets the embedded store know where the home is now; to be called before anything is logged."""
+        if self._database is not None and self._artifacts is not None and self._database.exists():
+            follow_home(self._database, self._artifacts)
+
     def _run_of(self, kind: str, campaign: str, round: int, version: str, policy: str) -> str:
+        self.follow()
         experiment = self._experiment(campaign)
         runs = self._search([experiment], {VERSION_TAG: version, KIND_TAG: kind, POLICY_TAG: policy})
         if runs:
@@ -222,38 +227,6 @@ class Tracking:
                 self._try(partial(_make_database, self._database))
             self._known = MlflowClient(self.uri, self.uri)
         return self._known
-
-    def _try(self, call: Callable[[], Result]) -> Result:
-        """Runs one call to MLflow; tries again while the trouble may pass."""
-        retrying = Retrying(
-            stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential(multiplier=0.5, max=8),
-            retry=retry_if_exception_type(ServiceError),
-            reraise=True,
-        )
-        result: Result = retrying(self._translated, call)
-        return result
-
-    def _translated(self, call: Callable[[], Result]) -> Result:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            return call()
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            text = " ".join(str(error).split())[:300]
-            if "disk is full" in text or "No space left" in text:
-                raise ResourceError(
-                    f"the disk is full: MLflow at {self.uri} can't write.", hint="Free space."
-                ) from error
-            if "unsupported URI" in text or "Unsupported" in type(error).__name__:
-                raise ConfigError(
-                    f"{self.uri!r} is not a tracking URI of MLflow.", hint="Use http://… or sqlite:///…"
-                ) from error
-            raise ServiceError(
-                f"MLflow at {self.uri} does not answer: {text}.",
-                hint="Start it (or unset MLFLOW_TRACKING_URI) and run the same command again; nothing is lost.",
-            ) from error
 
 
 def tracking_uri(home: Home, uri: str | None = None) -> str:

@@ -43,6 +43,7 @@ from storage.manifests import (
 )
 from storage.refs import Ref
 from storage.schemas import TABLES
+from storage.tombstones import list_tombstones, tombstone_of
 
 __all__ = [
     "MANIFEST",
@@ -180,7 +181,8 @@ def resolve_version(home: Home, text: str) -> str:
     """The version a user means: a round number of the current campaign, ``campaign:round``, a full version or a prefix
     of one.
 
-    A number of up to three digits is a round. Raises ``InputError`` when nothing or more than one version fits.
+    A number of up to three digits is a round. Raises ``InputError`` when nothing or more than one version fits, saying
+    so where a version was not finished or was removed by gc.
     """
     word = text.strip().lower()
     name, _, number = text.strip().rpartition(":")
@@ -197,10 +199,23 @@ def resolve_version(home: Home, text: str) -> str:
         version for version in known if version.startswith(word) or (len(version) < 64 and word.startswith(version))
     ]
     if not fitting:
-        raise InputError(f"no dataset version begins with {word} in {home.path}.", hint=hint)
+        why, other = _why_unknown(home, word)
+        raise InputError(f"no dataset version begins with {word} in {home.path}{why}.", hint=other or hint)
     if len(fitting) > 1:
         raise InputError(f"{word} is ambiguous: {', '.join(map(short, fitting))}.", hint="Give more characters.")
     return fitting[0] if len(fitting[0]) > len(word) else word
+
+
+def _why_unknown(home: Home, word: str) -> tuple[str, str]:
+    """What is known of a version that is none: it was not finished, or gc removed it; with another hint."""
+    for folder in sorted((home / "versions").glob(f"{word[:FOLDER_LENGTH]}*")):
+        uri = f"versions/{folder.name}"
+        if folder.is_dir() and tombstone_of(home, f"{uri}/{MANIFEST}") is None:
+            return f": {uri} has no manifest, that round was not finished", "The command that built it carries on."
+    gone = [stone for stone in list_tombstones(home) if stone.uri.startswith(f"versions/{word[:FOLDER_LENGTH]}")]
+    if gone:
+        return f": {gone[-1].uri} was {gone[-1].line}", "The same preset builds it again."
+    return "", ""
 
 
 def verify_version(home: Home, version: str, *, advance: Callable[[float], None] | None = None) -> list[Finding]:

@@ -7,7 +7,7 @@ another one is asked for, so two are never in memory at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,8 +21,13 @@ from models.policy import load_policy
 from models.scoring import Scorer
 from storage.corpora import Corpus
 from storage.errors import PolicyError
+from storage.hits import WordIndex
 from storage.home import Home
+from storage.policies import check_collected
 from storage.vectors import IndexConfig, VectorIndex, ensure_index
+from storage.word_index import ensure_words
+from storage.words import Bm25
+from tasks.progress import progress
 
 
 class PolicyInputs(BaseModel):
@@ -33,7 +38,7 @@ class PolicyInputs(BaseModel):
     digest: str
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = Field("cpu", description="Kind of device: cpu or cuda.")
-    threads: int = Field(2, ge=1, description="torch threads of a task.")
+    threads: int = Field(2, ge=1, description="Batches that a CPU scores at once.")
     tokens_per_batch: int = Field(8192, ge=1)
     folder: str = Field(exclude=True)
     remote_code: bool = Field(False, exclude=True)
@@ -52,6 +57,7 @@ class ReadyPolicy:
 _policy: tuple[PolicyInputs, ReadyPolicy] | None = None
 _embedder: tuple[EmbedderConfig, Embedder] | None = None
 _index: tuple[str, VectorIndex] | None = None
+_words: tuple[str, WordIndex] | None = None
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -62,11 +68,14 @@ def bos_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def policy_for(inputs: PolicyInputs) -> ReadyPolicy:
-    """The policy, loaded once per process; raises ``PolicyError`` when the folder no longer has the expected digest."""
+    """The policy, loaded once per process; raises ``PolicyError`` when the folder no longer has the expected digest, or
+    gc removed its weights.
+    """
     global _policy
     if _policy is not None and _policy[0] == inputs:
         return _policy[1]
     _policy = None
+    check_collected(Path(inputs.folder))
     torch.set_num_threads(inputs.threads)
     loaded = load_policy(Path(inputs.folder), device=inputs.device, dtype=inputs.dtype, remote_code=inputs.remote_code)
     if loaded.digest != inputs.digest:
@@ -104,13 +113,34 @@ def index_for(home: Home, corpus: Corpus, config: IndexConfig) -> VectorIndex:
     if _index is None or _index[0] != name:
         if _index is not None:
             _index[1].close()
+            _index = None
         _index = (name, ensure_index(home, corpus, config))
     return _index[1]
 
 
+def words_for(home: Home, corpus: Corpus, config: IndexConfig, bm25: Bm25) -> WordIndex:
+    """The words of a corpus, opened once per process."""
+    global _words
+    name = f"{home.path}:{corpus.digest}:{config.model_dump_json()}:{bm25}"
+    if _words is None or _words[0] != name:
+        if _words is not None:
+            _words[1].close()
+            _words = None
+
+        def watch(batches: Iterable[list[str]], work: str) -> Iterator[list[str]]:
+            with progress(work, total=corpus.chunks.rows, unit="chunks") as advance:
+                for texts in batches:
+                    yield texts
+                    advance(len(texts))
+
+        _words = (name, ensure_words(home, corpus, config, bm25, watch=watch))
+    return _words[1]
+
+
 def release() -> None:
     """Closes and forgets everything that is open."""
-    global _policy, _embedder, _index
-    if _index is not None:
-        _index[1].close()
-    _policy = _embedder = _index = None
+    global _policy, _embedder, _index, _words
+    for opened in (_index, _words):
+        if opened is not None:
+            opened[1].close()
+    _policy = _embedder = _index = _words = None

@@ -28,7 +28,7 @@ def peer(answers: Mapping[str, Any]) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             answer = answers.get(self.path, (404, {}))
             if callable(answer):
-                made = answer(json.loads(body))
+                made = answer(json.loads(body or b"null"))
                 answer = made if isinstance(made, tuple) else (200, made)
             status, value, *kind = answer
             data = json.dumps(value).encode() if not kind else str(value).encode()

@@ -18,7 +18,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from models.policy_files import policy_digest, policy_listing
 from storage.campaigns import RoundRecord, record_round, start_campaign
 from storage.corpora import publish_corpus
-from storage.digests import canonical_json, digest_json
+from storage.digests import canonical_json, digest_json, digest_text
 from storage.files import write_json
 from storage.home import Home
 from storage.manifests import Manifest, NumericEnvironment, Source, entries_of, shard_name
@@ -47,7 +47,7 @@ def write_round(home: Home, tables: Shards, folder: str = "work/by-hand") -> dic
     files: dict[str, Source] = {"README.md": b"# A card\n", "config.json": canonical_json(CONFIG)}
     for name, shards in tables.items():
         for number, rows in enumerate(shards):
-            uri = f"{folder}/{name}-{number}-{digest_json(rows)[:12]}.parquet"
+            uri = f"{folder}/{name}-{number}-{digest_text(repr(rows))[:12]}.parquet"
             files[shard_name(name, number)] = write_table(home.path, uri, TABLES[name], rows)
     return files
 

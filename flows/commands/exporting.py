@@ -35,6 +35,9 @@ def export(
         typer.Option(metavar="FOLDER_OR_ID", help="Pack the samples anew in the tokens of this tokenizer."),
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy Parquet files where hard links would do.")] = False,
+    croissant: Annotated[
+        bool, typer.Option("--croissant", help="Put croissant.json beside the Parquet files (extra: croissant).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a version in another format. The folder carries the version and passes policylong audit FOLDER.
@@ -48,7 +51,7 @@ def export(
 
     folder = to.expanduser().absolute()
     check_outside(home, folder)
-    record = export_version(home, version, folder, format, tokenizer=tokenizer, copy=copy)
+    record = export_version(home, version, folder, format, tokenizer=tokenizer, copy=copy, croissant=croissant)
     if as_json:
         results().print_json(record.model_dump_json())
         return
@@ -102,6 +105,7 @@ def audit_folder(session: Session, folder: Path, *, as_json: bool, quiet: bool) 
     from storage.digests import short
     from storage.home import Home
     from tasks.exporting.audit import audit_export
+    from tasks.reporting.visible import visible_line
 
     home = Home.open(session.home) if (session.home / "home.json").is_file() else None
     report = audit_export(folder, home)
@@ -111,7 +115,8 @@ def audit_folder(session: Session, folder: Path, *, as_json: bool, quiet: bool) 
     colours = {"passed": "green", "failed": "bold red", "not-checkable": "yellow"}
     for finding in report.findings:
         if not (quiet and finding.status == "passed"):
-            results().print(finding.line, style=colours[finding.status], highlight=False, markup=False, soft_wrap=True)
+            line = visible_line(finding.line)
+            results().print(line, style=colours[finding.status], highlight=False, markup=False, soft_wrap=True)
     summary = f"export of {short(report.version)}: {report.summary}"
     results().print(summary, style="bold", highlight=False, markup=False, soft_wrap=True)
     return report.exit_code

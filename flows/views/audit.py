@@ -9,6 +9,7 @@ from rich.console import Console
 
 from storage.digests import short
 from storage.findings import Finding
+from tasks.reporting.visible import visible_line
 
 if TYPE_CHECKING:
     from tasks.audit.campaign import CampaignReport
@@ -36,7 +37,8 @@ def show_audit(console: Console, report: AuditReport | CampaignReport, *, quiet:
 def _lines(console: Console, findings: Iterable[Finding], *, quiet: bool) -> None:
     for finding in findings:
         if not (quiet and finding.status == "passed"):
-            console.print(finding.line, style=COLOURS[finding.status], highlight=False, markup=False, soft_wrap=True)
+            line = visible_line(finding.line)  # it may name a file that somebody put there
+            console.print(line, style=COLOURS[finding.status], highlight=False, markup=False, soft_wrap=True)
 
 
 def _heading(console: Console, text: str) -> None:

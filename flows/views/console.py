@@ -18,6 +18,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from tasks.reporting.visible import visible, visible_line
+
 SHOWN = 12
 """Characters of a digest; enough to name a version or policy on the command line."""
 _LABEL_WIDTH, _COLUMN_WIDTH = 36, SHOWN + 2
@@ -142,7 +144,7 @@ def rounds_table(rows: Sequence[RoundRow], width: int) -> RenderableType:
 
 def example_panel(example: WorkedExample) -> RenderableType:
     """The worked example, in colour where there is any: token, context that helped, entropies, a hard negative."""
-    token = example.token.replace("\n", "⏎") or "␣"
+    token = visible_line(example.token) or "␣"
     parts: list[RenderableType] = [
         _titled("root", example.root_title),
         Text.assemble(
@@ -216,12 +218,12 @@ def show_campaign(console: Console, home: Path, rows: Sequence[RoundRow], exampl
 
 
 def _titled(label: str, title: str) -> RenderableType:
-    return Text.assemble((label, "bold"), (f"  {title}" if title else "", "dim"))
+    return Text.assemble((label, "bold"), (f"  {visible_line(title)}" if title else "", "dim"))
 
 
 def _head(text: str, limit: int = 300) -> str:
-    return text if len(text) <= limit else f"{text[:limit].rstrip()} …"
+    return visible(text if len(text) <= limit else f"{text[:limit].rstrip()} …")
 
 
 def _tail(text: str, limit: int = 300) -> str:
-    return text if len(text) <= limit else f"… {text[-limit:].lstrip()}"
+    return visible(text if len(text) <= limit else f"… {text[-limit:].lstrip()}")

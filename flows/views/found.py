@@ -9,7 +9,8 @@ from rich.text import Text
 from flows.views.trace import tokens
 from storage.digests import short
 from tasks.provenance.searching import TEXT, Hit, SearchResult
-from tasks.provenance.takedown import Takedown, VersionReach
+from tasks.provenance.takedown import ExportReach, Takedown, VersionReach
+from tasks.provenance.unfinished import UnfinishedReach
 from tasks.reporting.visible import visible_line
 
 ROWS = 12
@@ -61,12 +62,33 @@ def takedown_lines(report: Takedown) -> Iterator[Text]:
         yield Text.assemble(
             (f"policy {short(policy.digest)}", "bold"), f": {how} version {short(policy.trained_on)}{record}"
         )
+    yield from map(_unfinished, report.unfinished)
+    yield from map(_export, report.exports)
     if not report.documents:
         yield Text(f"no corpus and none of the {report.looked_at} versions of this home has a document {asked}")
     elif not report.reached:
         yield Text(f"it reached none of the {report.looked_at} versions of this home, and no policy")
     for problem in report.unread:
         yield Text(f"not read, so this report is incomplete: {problem}", style="bold red")
+    if report.unfollowed:
+        names = ", ".join(map(short, report.unfollowed))
+        yield Text(f"not followed: versions that were exported and are no longer in this home: {names}", style="yellow")
+    if report.documents:
+        rest = "other homes, copies, exports that this home did not note, and what a base model was made of"
+        yield Text(f"not covered: {rest}", style="dim")
+
+
+def _unfinished(found: UnfinishedReach) -> Text:
+    held = f"{_count(found.tokens, 'token')} in {_count(found.samples, 'sample')}"
+    if found.roots:
+        held = f"{_count(found.roots, 'root')} of it screened"
+    return Text.assemble((f"not part of a finished version: {found.uri}", "bold"), f": {held}")
+
+
+def _export(found: ExportReach) -> Text:
+    now = {True: "", False: ", not there any more or not on this machine", None: ", and in its history"}[found.there]
+    where = visible_line(found.where)
+    return Text.assemble((f"exported to {where}", "bold"), f": version {short(found.version)} as {found.format}{now}")
 
 
 def _version(version: VersionReach) -> Iterator[Text]:

@@ -14,6 +14,7 @@ from typing import Literal
 from storage.digests import digest_file
 from storage.errors import InputError
 from storage.files import read_json
+from storage.inside import inside
 from tasks.progress import track
 
 Kind = Literal["parquet", "arrow", "jsonl", "text"]
@@ -120,12 +121,19 @@ def _saved_dataset(folder: Path) -> Iterator[SourceFile]:
     else:
         return
     for split in splits:
-        for entry in read_json(folder / split / "state.json").get("_data_files", []):
-            path = folder / split / str(entry["filename"])
+        for entry in read_json(folder / _named(folder, split, "state.json")).get("_data_files", []):
+            path = folder / _named(folder, split, str(entry["filename"]))
             if not path.is_file():
                 raise InputError(f"{path} is missing; {folder.name} is an incomplete dataset.", hint="Save it again.")
             relative = path.relative_to(folder).as_posix()
             yield SourceFile(path, _printable_name(f"{folder.resolve().name}/{relative}"), "arrow")
+
+
+def _named(folder: Path, split: str, name: str) -> str:
+    try:
+        return inside(name if split == "." else f"{split}/{name}")
+    except ValueError as error:
+        raise InputError(f"the listing of {folder.name} names a file outside of it ({name!r}).") from error
 
 
 def _unique_names(files: Sequence[SourceFile]) -> Iterator[SourceFile]:

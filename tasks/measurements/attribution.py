@@ -38,7 +38,7 @@ from tasks.screening.passages import Passages
 from tasks.screening.retrieval import exclusion
 
 STEP = "attributable-gain"
-CODE_VERSION = 1
+CODE_VERSION = 2
 _DRAWS = 64
 
 
@@ -119,7 +119,7 @@ def _gains(
     copies = version.verification.copy_characters
     with progress("attributable gain", total=len(chosen), unit="dependencies") as advance:
         for file, of_file in groupby(chosen, key=lambda one: one.file):
-            reader = RowReader(version.home.path, samples[file], ["sample_id", "input_ids", "segments"], groups_kept=1)
+            reader = RowReader(version.home.path, samples[file], ["sample_id", "input_ids", "segments"], kept_bytes=0)
             for row, group in groupby(of_file, key=lambda one: one.row):
                 here, sample = list(group), reader[row]
                 swapped = _replacements(sample, here, passages, root_rows, copies, config.seed)

@@ -205,16 +205,34 @@ def _measure(home: Home, digest: str, corpus: Corpus, config: ContextGainConfig)
     if not windows:
         return result
     with torch_threads(config.threads):
-        long, short = _losses(policy.model, [ids for _, ids in windows], config)
-    gains = [s - g for s, g in zip(short, long, strict=True)]
+        losses = _losses(policy.model, [ids for _, ids in windows], config)
+    return of_losses(result, losses, config)
+
+
+def of_losses(
+    whole: ContextGain, losses: tuple[Sequence[float], Sequence[float]], config: ContextGainConfig
+) -> ContextGain:
+    """A result with the means over its windows' losses (long and short context, nats a token).
+
+    A window with a token that the policy can't produce has an infinite loss: it is left out, and the note says so.
+    """
+    finite = [pair for pair in zip(*losses, strict=True) if all(map(math.isfinite, pair))]
+    result = whole
+    if out := whole.windows - len(finite):
+        said = f"{out} windows left out: the policy gives one of their tokens no probability"
+        note = "; ".join(filter(None, (whole.note, said)))
+        result = whole.model_copy(update={"windows": len(finite), "tokens": len(finite) * config.targets, "note": note})
+    if not finite:
+        return result
+    gains = [short - long for long, short in finite]
     mean = math.fsum(gains) / len(gains)
     variance = math.fsum((gain - mean) ** 2 for gain in gains) / (len(gains) - 1) if len(gains) > 1 else None
     return result.model_copy(
         update={
             "gain": mean,
             "standard_error": None if variance is None else math.sqrt(variance / len(gains)),
-            "loss_long": math.fsum(long) / len(long),
-            "loss_short": math.fsum(short) / len(short),
+            "loss_long": math.fsum(long for long, _ in finite) / len(finite),
+            "loss_short": math.fsum(short for _, short in finite) / len(finite),
         }
     )
 

@@ -151,7 +151,7 @@ class MeasuredVersion:
         """Raises ``PolicyError`` unless a policy reads the same tokens as the one that made the version."""
         if policy == self.manifest.policy:
             return
-        own = policy_folder(self.home, self.manifest.policy)
+        own = policy_folder(self.home, self.manifest.policy, weights=False)
         if tokenizer_of(folder, remote_code) != tokenizer_of(own, remote_code):
             raise PolicyError(
                 f"policy {short(policy)} has another tokenizer than policy {short(self.manifest.policy)}, whose tokens"

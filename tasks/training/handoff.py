@@ -65,7 +65,7 @@ def hand_off(home: Home, version: str, policy: str) -> HandOff:
 def _check_relation(home: Home, version: str, manifest: Manifest, record: PolicyRecord, folder: Path) -> None:
     """Raises ``PolicyError`` unless a policy stands to a version's screener as the manifest says."""
     if manifest.relation in ("given", "unscreened"):
-        if tokenizer_of(folder) != tokenizer_of(policy_folder(home, manifest.policy)):
+        if tokenizer_of(folder) != tokenizer_of(policy_folder(home, manifest.policy, weights=False)):
             raise PolicyError(
                 f"dataset version {short(version)} has the tokens of policy {short(manifest.policy)}'s tokenizer,"
                 f" {short(record.digest)} has another.",
@@ -134,7 +134,7 @@ def add_external_policy(
             f"{path} is policy {short(digest)} itself, the one round {manifest.round} was built with.",
             hint="Give the folder of the checkpoint that training wrote.",
         )
-    check_compatible(path, policy_folder(home, origin), remote_code=remote_code)
+    check_compatible(path, policy_folder(home, origin, weights=False), remote_code=remote_code)
     _check_loads(path, remote_code)
     return add_policy(home, path, digest, parent=origin, trained_on=version, round=manifest.round, files=listing)
 
@@ -150,7 +150,7 @@ def _parent_of(home: Home, version: str, manifest: Manifest, parent: str | None)
             hint="Give --parent POLICY.",
         )
     record = policy_record(home, parent)
-    _check_relation(home, version, manifest, record, policy_folder(home, record.digest))
+    _check_relation(home, version, manifest, record, policy_folder(home, record.digest, weights=False))
     return record.digest
 
 

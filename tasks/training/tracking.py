@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.training import TrainingConfig
+from storage.addresses import split_credentials
 from storage.digests import digest_json, short
 from storage.files import read_json, write_json
 from storage.home import Home
@@ -23,14 +24,16 @@ def log_training(
 ) -> str:
     """Logs a training and registers its policy under the campaign's name; returns the id of the run.
 
-    A training that was logged to this store before is not logged again. Raises ``ServiceError`` when MLflow does not
-    answer.
+    A training that was logged to this store before is not logged again. The record that it was names the store, without
+    credentials: a server of an installation has another address the next time. Raises ``ServiceError`` when MLflow does
+    not answer.
     """
-    where = tracking_uri(home, uri)
+    address = tracking_uri(home, uri)
+    where = split_credentials(address)[0]
     done = home / f"checkpoints/log-training/{digest_json([where, campaign, result.model_dump(mode='json')])}.json"
     if done.exists():
         return str(read_json(done)["run_id"])
-    tracking = Tracking(home, where)
+    tracking = Tracking(home, address)
     run = tracking.training_run(campaign, result.round, result.version, policy=result.parent)
     tracking.log_round(
         run,
@@ -58,5 +61,5 @@ def log_training(
     )
     number = tracking.register_policy(campaign, policy_folder(home, result.policy), run, result.policy)
     tracking.set_current(campaign, number)
-    write_json(done, {"run_id": run, "model_version": number, "policy": short(result.policy)})
+    write_json(done, {"run_id": run, "model_version": number, "policy": short(result.policy), "store": where})
     return run

@@ -132,7 +132,7 @@ class RoundDocuments:
 
     def texts(self) -> Iterator[tuple[Listed, str]]:
         """Every document with its text, in order."""
-        reader = RowReader(self.home.path, self.corpus.documents, ["text"], groups_kept=1)
+        reader = RowReader(self.home.path, self.corpus.documents, ["text"], kept_bytes=0)
         try:
             for wave in _waves(self.listed):
                 texts = {document.row: reader[document.row]["text"] for document in sorted(wave, key=lambda d: d.row)}

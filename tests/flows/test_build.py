@@ -18,15 +18,23 @@ from storage.home import Home
 from storage.versions import load_manifest, verify_version, version_uri
 from tasks.audit.checks import audit_version
 from tasks.checkpointed import tally
+from tasks.engines.engine import EngineConfig
 from tasks.resources import release
 from tests.world import World, make_world
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-def build(world: World, number: int = 1, parent: str | None = None) -> str:
+def build(world: World, number: int = 1, parent: str | None = None, engine: EngineConfig | None = None) -> str:
     start_campaign(world.home, "trial", {"name": "trial"})
-    inputs = BuildInputs(campaign="trial", round=number, corpus="world", policy=world.policy, previous_version=parent)
+    inputs = BuildInputs(
+        campaign="trial",
+        round=number,
+        corpus="world",
+        policy=world.policy,
+        previous_version=parent,
+        engine=engine or EngineConfig(),
+    )
     version = build_round(str(world.home.path), inputs, world.config)
     release()
     return version
@@ -72,7 +80,7 @@ def test_two_homes_agree_and_rounds_differ(home: Home, tmp_path: Path, monkeypat
     world = make_world(home, tmp_path / "scratch", monkeypatch)
     first = build(world)
     other = make_world(Home.open(tmp_path / "elsewhere"), tmp_path / "scratch-2", monkeypatch)
-    assert build(other) == first
+    assert build(other, engine=EngineConfig(overlap=True)) == first, "retrieval beside scoring changes nothing"
     second = build(world, 2, parent=first)
     one, two = load_manifest(home, first), load_manifest(home, second)
     assert second != first

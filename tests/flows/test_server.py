@@ -42,6 +42,13 @@ _KILLED = """
 _AFTER = """
     with get_client(sync_client=True) as client:
         print(*[run.state_name for run in client.read_flow_runs(limit=10, sort="START_TIME_ASC")])
+    import psutil
+    ours = {process.pid for process in [psutil.Process(), *psutil.Process().children(recursive=True)]}
+    open_ports = [c for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN]
+    print(*{c.laddr.ip for c in open_ports})
+    import httpx, os
+    page = os.environ["PREFECT_API_URL"].removesuffix("/api")
+    print(httpx.get(f"{page}/ui-settings").json()["api_url"].removeprefix(page))
 """
 
 
@@ -61,7 +68,8 @@ def test_a_killed_command_leaves_no_server_and_no_running_flow(home_path: Path) 
     assert not psutil.wait_procs([psutil.Process(pid) for pid in children if psutil.pid_exists(pid)], timeout=60)[1]
 
     after = python(_START + _AFTER, home_path)
-    assert after.stdout.split() == ["Crashed"], after.stderr
+    # Every port of a command is on loopback, and its page asks its own server.
+    assert after.stdout.split() == ["Crashed", "127.0.0.1", "/api"], after.stderr
     assert not list((home_path / "prefect/processes").iterdir())
 
 
