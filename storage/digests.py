@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-_BLOCK = 1 << 20
-
 
 def digest_bytes(data: bytes) -> str:
     """SHA-256 of bytes."""
@@ -26,12 +24,9 @@ def digest_text(text: str) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file, read in blocks of 1 MiB."""
-    state = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            state.update(block)
-    return state.hexdigest()
+    """SHA-256 of a file, read in blocks into one buffer."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:
