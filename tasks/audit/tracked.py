@@ -217,6 +217,8 @@ def _logs(looked: Looked, tracked: Tracked, version: str) -> Iterator[Finding]:
         wrong = [
             f"{key} is {says.get(key)}, expected {value}" for key, value in content.items() if says.get(key) != value
         ]
+        if "store" in says and fitting[0].stem != log_digest(str(says["store"]), name, record.result):
+            wrong.append(f"store is {says['store']}, and the record is named for another")
         wrong += [problem] if (problem := form_problem(fitting[0])) else []
         yield failed(LOG, "; ".join(wrong), uri) if wrong else passed(LOG, f"{uri} is its digest", record.uri)
 

@@ -28,3 +28,11 @@ def test_a_training_logged_through_a_server_that_is_gone_passes_and_another_addr
     write_json(path, {**read_json(path), "store": f"{SERVER}1"})
     (finding,) = [finding for finding in audit_campaign(home, NAME).failures if path.name in finding.line]
     assert "its digest is not the one" in finding.line
+
+
+def test_a_record_that_names_another_store_than_its_own_is_named(tmp_path: Path) -> None:
+    home = finished_campaign(tmp_path / "home")
+    path = next((home / "checkpoints/log-training").glob("*.json"))
+    write_json(path, {**read_json(path), "store": "sqlite:////elsewhere/mlflow.db"})
+    (finding,) = [finding for finding in audit_campaign(home, NAME).failures if path.name in finding.line]
+    assert "the record is named for another" in finding.line
