@@ -3,8 +3,9 @@
 One forward pass per context serves all its positions; a context is read only up to the token before its last needed
 position; the vocabulary head runs on the needed positions alone, in blocks, with the softmax in fp32, so the logits of
 a whole sequence are never in memory. Contexts are batched by a token budget, longest first, right-padded: a causal
-model's valid positions do not see the padding behind them, so no mask is needed. On a CPU as many batches run at once
-as there are threads, each by one of them, so that their number changes no bit of an entropy.
+model's valid positions do not see the padding behind them, so no mask is needed. What the last layer does behind its
+keys and values is done for the needed positions alone. On a CPU as many batches run at once as there are threads, each
+by one of them, so that their number changes no bit of an entropy.
 
     H_t = -sum_v p(v | x_<t) ln p(v | x_<t)      full vocabulary, nats (PolicyLong, section 2 of docs/method.md)
 
@@ -14,17 +15,21 @@ H_t belongs to the prediction *of* token t and is read from the logits at t - 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.last_layer import LastLayer
 from models.workers import Workers
 from storage.errors import PolicyError
 
 SOFTMAX_ELEMENTS = 2**24
 """Logits whose softmax is taken at once, about; up to a vocabulary of 8,192 no block of the head has more. Ours."""
+_NARROWED_BELOW = 2
+"""The last layer is run on the needed tokens alone when a batch has more than so many times as many. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Scorer:
         self._block = head_block
         self._device = next(model.parameters()).device
         self._trunk, self._head = split_model(model, self._device)
+        self._last = LastLayer(model, self._trunk)
         self._longest = learned_positions(model)
         self._workers = Workers(
             self._device, (workers or torch.get_num_threads()) if may_run_beside_itself(model) else 1
@@ -116,8 +122,10 @@ class Scorer:
         places = torch.cat([torch.as_tensor(c.positions, dtype=torch.long) for c in contexts])
         targets = torch.cat([torch.as_tensor([c.ids[p] for p in c.positions], dtype=torch.long) for c in contexts])
 
-        hidden = self._trunk(ids.to(self._device))
-        wanted = hidden[rows.to(self._device), (places - 1).to(self._device)]
+        at = rows.to(self._device), (places - 1).to(self._device)
+        narrow = len(rows) * _NARROWED_BELOW < ids.numel()
+        with self._last.only(*at) if narrow else nullcontext():
+            wanted = self._trunk(ids.to(self._device))[at]
         entropies, losses = [], []
         for start in range(0, len(rows), self._block):
             block = slice(start, start + self._block)
