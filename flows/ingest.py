@@ -21,6 +21,7 @@ from storage.home import Home
 from storage.refs import Ref
 from storage.vectors import IndexConfig, prepare_index
 from tasks.corpus.chunk_table import ChunkInputs, ChunkLimits, chunk_documents
+from tasks.corpus.chunk_tokens import TokenInputs, TokenOptions, tokenise_chunks
 from tasks.corpus.contamination import benchmark_digests
 from tasks.corpus.embedding import EmbedInputs, EmbedNumerics, embed_shard, shards
 from tasks.corpus.ingestion import IngestConfig
@@ -97,6 +98,12 @@ def _embedded(home: Home, config: IngestConfig, documents: dict[str, Ref], count
         label=config.name,
     )
     chunks, vectors = chunked["chunks"], []
+    spelled = tokenise_chunks(
+        home,
+        TokenInputs(chunks=chunks, tokenizer=tokenizer, tokenizer_folder=str(folder)),
+        TokenOptions(),
+        label=config.name,
+    )
     numerics = EmbedNumerics.of(config.embedder)
     pieces = shards(chunks.rows, config.chunks_per_shard)
     with progress("embedding", total=chunks.rows, unit="chunks") as advance:
@@ -111,6 +118,7 @@ def _embedded(home: Home, config: IngestConfig, documents: dict[str, Ref], count
         documents=documents["documents"],
         quarantine=documents["quarantine"],
         chunks=chunks,
+        tokens=spelled["tokens"],
         vectors=tuple(vectors),
         counts=(counts, documents["counts"], chunked["counts"]),
         tokenizer=tokenizer,

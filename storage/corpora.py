@@ -1,6 +1,7 @@
 """Corpora: documents, chunks and vectors that belong together, under one digest.
 
-    corpora/<digest16>/documents.parquet  chunks.parquet  vectors-00000.parquet …  quarantine.parquet  corpus.json
+    corpora/<digest16>/documents.parquet  chunks.parquet  tokens.arrow  vectors-00000.parquet …  quarantine.parquet
+                       corpus.json
     corpora/names/<name>.json             {"digest": …}, moved when the name is given to another corpus
 
 ``corpus.json`` is the manifest. It is written last, so a folder without one is not a corpus. The corpus's digest is the
@@ -11,6 +12,7 @@ same digest in every home.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -37,6 +39,8 @@ class Corpus(BaseModel):
     chunks: Ref
     vectors: tuple[Ref, ...]
     quarantine: Ref
+    tokens: Ref | None = None
+    """The chunks' tokens (storage.chunk_tokens); a corpus may be without."""
     manifest: dict[str, Any]
 
     @property
@@ -57,7 +61,8 @@ class Corpus(BaseModel):
     @property
     def refs(self) -> tuple[Ref, ...]:
         """Every table of the corpus."""
-        return (self.documents, self.chunks, self.quarantine, *self.vectors)
+        tokens = () if self.tokens is None else (self.tokens,)
+        return (self.documents, self.chunks, self.quarantine, *tokens, *self.vectors)
 
 
 def corpus_folder(digest: str) -> str:
@@ -68,16 +73,18 @@ def corpus_folder(digest: str) -> str:
 def publish_corpus(home: Home, description: Mapping[str, Any], tables: Mapping[str, Ref]) -> str:
     """Puts finished tables into the corpus's folder, then writes the manifest; returns the corpus's digest.
 
-    ``tables`` has ``documents``, ``chunks``, ``quarantine`` and ``vectors-00000`` … in order. ``description`` is the
+    ``tables`` has ``documents``, ``chunks``, ``quarantine``, where there are any ``tokens``, and ``vectors-00000`` … in
+    order. ``description`` is the
     rest of the manifest (source, config, embedder, counts). May be repeated; a file of the folder that is damaged is
     put right.
     """
-    files = {f"{name}.parquet": {"sha256": r.sha256, "rows": r.rows, "table": r.table} for name, r in tables.items()}
+    places = {name: name + PurePosixPath(ref.uri).suffix for name, ref in tables.items()}
+    files = {places[name]: {"sha256": r.sha256, "rows": r.rows, "table": r.table} for name, r in tables.items()}
     manifest = {**description, "format": 1, "files": files}
     digest = digest_json(manifest)
     folder = home.folder(corpus_folder(digest))
     for name, ref in tables.items():
-        target = folder / f"{name}.parquet"
+        target = folder / places[name]
         source = check_ref(home.path, ref)
         if target.exists() and digest_file(target) != ref.sha256:
             target.unlink()
@@ -152,6 +159,7 @@ def _load(home: Home, digest_or_folder: str, name: str) -> Corpus:
         documents=refs.pop("documents"),
         chunks=refs.pop("chunks"),
         quarantine=refs.pop("quarantine"),
+        tokens=refs.pop("tokens", None),
         vectors=tuple(refs[key] for key in sorted(refs)),
         manifest=manifest,
     )
@@ -159,7 +167,7 @@ def _load(home: Home, digest_or_folder: str, name: str) -> Corpus:
 
 def _refs(folder: str, files: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Ref]]:
     for file, facts in files.items():
-        yield file.removesuffix(".parquet"), Ref(uri=f"{folder}/{file}", **facts)
+        yield PurePosixPath(file).stem, Ref(uri=f"{folder}/{file}", **facts)
 
 
 def _name_of(home: Home, folder: str) -> str:

@@ -36,9 +36,20 @@ def write_table(home: Path, uri: str, schema: TableSchema, rows: Rows | pl.DataF
     Raises ``ValueError`` when a row does not fit the schema (a defect of the caller) and ``ResourceError`` on a full
     disk.
     """
-    path = home / uri
+    return _write_groups(home, uri, schema, _batches(schema, rows))
+
+
+def write_batches(home: Path, uri: str, schema: TableSchema, batches: Iterable[pa.RecordBatch]) -> Ref:
+    """``write_table`` for rows that are Arrow batches of one row each: the same rows give the same bytes.
+
+    Raises as ``write_table`` does.
+    """
+    return _write_groups(home, uri, schema, _grouped(schema, batches))
+
+
+def _write_groups(home: Path, uri: str, schema: TableSchema, groups: Iterable[pa.Table]) -> Ref:
     count = 0
-    with replacing(path) as temporary:
+    with replacing(home / uri) as temporary:
         with pq.ParquetWriter(
             temporary,
             schema.arrow,
@@ -47,11 +58,31 @@ def write_table(home: Path, uri: str, schema: TableSchema, rows: Rows | pl.DataF
             use_dictionary=False,
             write_statistics=True,
         ) as writer:
-            for batch in _batches(schema, rows):
-                count += batch.num_rows
-                writer.write_table(batch, row_group_size=ROWS_PER_GROUP)
+            for group in groups:
+                count += group.num_rows
+                writer.write_table(group, row_group_size=ROWS_PER_GROUP)
         digest = digest_file(temporary)
     return Ref(uri=uri, sha256=digest, rows=count, table=schema.name)
+
+
+def _grouped(schema: TableSchema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    pending: list[pa.RecordBatch] = []
+    units = 0
+    for batch in batches:
+        pending.append(batch)
+        units += sum(_units(column) for column in batch.columns)
+        if len(pending) == ROWS_PER_GROUP or units >= UNITS_PER_GROUP:
+            yield _checked(schema, pa.Table.from_batches(pending, schema.arrow).combine_chunks())
+            pending, units = [], 0
+    if pending:
+        yield _checked(schema, pa.Table.from_batches(pending, schema.arrow).combine_chunks())
+
+
+def _units(column: pa.Array) -> int:
+    """What a row of rows counts for it: characters of a text, elements of a list."""
+    if pa.types.is_string(column.type):
+        return sum(len(text) for text in column.to_pylist() if text is not None)
+    return len(column.flatten()) if pa.types.is_list(column.type) else 0
 
 
 def _batches(schema: TableSchema, rows: Rows | pl.DataFrame) -> Iterator[pa.Table]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.chunk_tokens import are_chunk_tokens
 from storage.corpora import Corpus, corpus_folder, open_corpus
 from storage.digests import digest_json, short
 from storage.errors import InputError, IntegrityError
@@ -80,18 +81,21 @@ def _corpus(home: Home, manifest: Manifest) -> Iterator[Finding]:
 
 def _without_manifest(home: Home, folder: str) -> Iterator[Finding]:
     """The digests stood in the manifest that is damaged: what is left to see is whether a file is a table at all."""
-    for path in sorted((home / folder).glob("*.parquet")):
+    for path in sorted([*(home / folder).glob("*.parquet"), *(home / folder).glob("*.arrow")]):
         uri = f"{folder}/{path.name}"
-        table = TABLES.get(path.stem.partition("-")[0])
-        try:
-            with pq.ParquetFile(path) as file:
-                right = table is not None and file.schema_arrow.equals(table.arrow)
-        except (OSError, pa.ArrowInvalid):
-            right = False
-        if right:
+        if are_chunk_tokens(path) if path.suffix == ".arrow" else _is_table(path):
             yield not_checkable("corpus file", "its digest stood in the corpus's manifest", uri)
         else:
             yield failed("corpus file", "is not a table of this name", uri)
+
+
+def _is_table(path: Path) -> bool:
+    table = TABLES.get(path.stem.partition("-")[0])
+    try:
+        with pq.ParquetFile(path) as file:
+            return table is not None and file.schema_arrow.equals(table.arrow)
+    except (OSError, pa.ArrowInvalid):
+        return False
 
 
 def _table_file(home: Home, ref: Ref) -> Finding:

@@ -31,6 +31,7 @@ class CorpusParts(BaseModel):
     documents: Ref
     quarantine: Ref
     chunks: Ref
+    tokens: Ref
     vectors: tuple[Ref, ...]
     counts: tuple[Ref, ...]
     tokenizer: str
@@ -39,7 +40,8 @@ class CorpusParts(BaseModel):
     def tables(self) -> dict[str, Ref]:
         """The tables by the name their file will have."""
         vectors = {f"vectors-{number:05d}": ref for number, ref in enumerate(self.vectors)}
-        return {"documents": self.documents, "chunks": self.chunks, "quarantine": self.quarantine, **vectors}
+        named = {"documents": self.documents, "chunks": self.chunks, "tokens": self.tokens}
+        return {**named, "quarantine": self.quarantine, **vectors}
 
 
 def publish(home: Home, config: IngestConfig, inputs: ReadInputs, parts: CorpusParts) -> str:

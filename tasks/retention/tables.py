@@ -38,7 +38,7 @@ UNREADABLE = "the step's record can't be read"
 COUNTS = "counts"
 """Numbers that a step hands on: a few hundred bytes, for which no step is run again."""
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
-_WRITTEN = re.compile(r"[0-9a-f]{32}-[\w-]+\.(parquet|json)")
+_WRITTEN = re.compile(r"[0-9a-f]{32}-[\w-]+\.(parquet|arrow|json)")
 """Names that steps give to their tables (``storage.checkpoints.work_uri``)."""
 _APART = ("train", "push")
 """Folders of ``work`` that hold no tables."""

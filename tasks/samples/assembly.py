@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.policy import load_tokenizer
 from storage.checkpoints import work_uri
 from storage.corpora import open_corpus
-from storage.digests import digest_json
 from storage.home import Home
 from storage.refs import Ref
 from storage.schemas import SAMPLES, UNPLACED
-from storage.tables import read_table, write_table
+from storage.tables import read_table, write_batches, write_table
 from tasks.checkpointed import step
 from tasks.progress import progress
 from tasks.resources import PolicyInputs, bos_ids
 from tasks.samples.bundles import Bundle, bundles_of
+from tasks.samples.layout import Layout
+from tasks.samples.origins import Origins, open_chunks
 from tasks.samples.packing import Draft, Measures, Packer
-from tasks.screening.passages import Passages
 from tasks.screening.verification import separator_ids
 
 _MOST_WAITING = 4096
@@ -69,41 +69,48 @@ def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict
     key = assemble.key(inputs, config)
     tokenizer = load_tokenizer(Path(inputs.policy.folder), remote_code=inputs.policy.remote_code)
     corpus = open_corpus(home, inputs.corpus)
-    passages = Passages(home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents, tokenizer=tokenizer)
+    origins = Origins(home, corpus, inputs.roots, open_chunks(home, corpus, inputs.roots, tokenizer, inputs.tokenizer))
     bos, separator = bos_ids(tokenizer), separator_ids(tokenizer, inputs.separator)
-    counted = corpus.manifest.get("chunking", {}).get("tokenizer") == inputs.tokenizer
+    layout = Layout(
+        origins,
+        bos=bos,
+        separator=separator,
+        target=config.target_tokens,
+        grouped=config.layout == "grouped",
+        seed=config.seed,
+        fill=inputs.fill,
+    )
     uses: Counter[int] = Counter()
     packer = Packer(
         target=config.target_tokens,
         negatives_per_positive=inputs.negatives_per_positive,
         measures=Measures(
-            root_tokens=lambda row: len(passages.root(row).ids),
-            chunk_tokens=(lambda row: passages.chunk_size(row)[1])
-            if counted
-            else (lambda row: len(passages.chunk_ids(row))),
-            root_doc=lambda row: passages.root(row).doc,
-            chunk_doc=lambda row: passages.chunk_size(row)[0],
+            root_tokens=lambda row: len(origins.root(row).ids),
+            chunk_tokens=origins.chunk_size,
+            root_doc=lambda row: origins.root(row).doc,
+            chunk_doc=origins.chunk_doc,
             bos=len(bos),
             separator=len(separator),
         ),
         usable=lambda chunk: uses[chunk] < config.reuse_cap,
     )
 
-    def samples() -> Iterator[dict[str, Any]]:
+    def samples() -> Iterator[pa.RecordBatch]:
         total = sum(stop - first for first, stop in inputs.shards)
         with progress("assembly", total=total, unit="roots") as advance:
             for number, draft in enumerate(_drafts(home, inputs, packer, advance)):
-                uses.update([*draft.positives, *draft.negatives])
-                passages.tokenise([*draft.positives, *draft.negatives])
-                yield layout_sample(draft, number, passages, bos, separator, config, inputs.fill)
+                used = [*draft.positives, *draft.negatives]
+                uses.update(used)
+                origins.chunks.expect(used)
+                yield layout.row(draft, number)
 
-    written = write_table(home.path, work_uri(key, "samples"), SAMPLES, samples())
+    written = write_batches(home.path, work_uri(key, "samples"), SAMPLES, samples())
     unplaced = (
         {"root": u.root, "kind": u.kind, "chunk": u.chunk, "doc": None, "tokens": u.tokens, "reason": u.reason}
         for u in packer.unplaced
     )
     left = write_table(home.path, work_uri(key, "unplaced"), UNPLACED, unplaced)
-    passages.close()
+    origins.close()
     return {"samples": written, "unplaced": left}
 
 
@@ -134,105 +141,3 @@ def _drafts(home: Home, inputs: AssemblyInputs, packer: Packer, advance: Any) ->
 def _bundles(home: Home, inputs: AssemblyInputs) -> Iterator[Bundle]:
     for (first, stop), verdicts, negatives in zip(inputs.shards, inputs.verdicts, inputs.negatives, strict=True):
         yield from bundles_of(range(first, stop), read_table(home.path, verdicts), read_table(home.path, negatives))
-
-
-def layout_sample(
-    draft: Draft,
-    number: int,
-    passages: Passages,
-    bos: Sequence[int],
-    separator: Sequence[int],
-    config: AssemblyConfig,
-    fill: str = "negative",
-) -> dict[str, Any]:
-    """One row of ``samples``: order, cuts, absolute token positions and dependencies of a full draft.
-
-    A dependency's ``position`` is the index of its token in the sample, its ``distance`` the tokens from the end of
-    the chunk's segment to it.
-    """
-    shuffle = random.Random(f"{config.seed}:{number}:{draft.roots[0].root}")
-    order = _order(draft, shuffle, config.layout, fill)
-    cuts = _cuts(draft, order, passages)
-    ids: list[int] = list(bos)
-    segments: list[dict[str, Any]] = []
-    chunk_end: dict[int, int] = {}
-    root_start: dict[int, int] = {}
-    for place, (kind, row) in enumerate(order):
-        if place:
-            ids.extend(separator)
-        start = len(ids)
-        if kind == "root":
-            root = passages.root(row)
-            tokens, doc, skipped = root.ids, root.doc, 0
-            root_start[row] = start
-        else:
-            skipped = cuts.get(row, 0)
-            tokens, doc = passages.chunk_ids(row)[skipped:], passages.chunk(row).doc
-            chunk_end[row] = start + len(tokens)
-        ids.extend(tokens)
-        segments.append(
-            {
-                "kind": kind,
-                "root_id": passages.root(row).root_id if kind == "root" else None,
-                "chunk_id": None if kind == "root" else passages.chunk(row).chunk_id,
-                "doc_id": passages.doc_id(doc),
-                "start": start,
-                "end": len(ids),
-                "source_start": skipped,
-            }
-        )
-    dependencies = _dependencies(draft, passages, root_start, chunk_end)
-    assert len(ids) == config.target_tokens, f"sample {number} has {len(ids)} tokens, expected {config.target_tokens}"
-    return {
-        "sample_id": digest_json([ids, segments]),
-        "input_ids": ids,
-        "length": len(ids),
-        "segments": segments,
-        "dependencies": dependencies,
-    }
-
-
-def _order(draft: Draft, shuffle: random.Random, layout: str, fill: str) -> list[tuple[str, int]]:
-    """(kind, row) of every segment in order: contexts shuffled together, then roots; or group by group."""
-    if layout == "global":
-        contexts = [("positive", c) for c in draft.positives] + [(fill, c) for c in draft.negatives]
-        shuffle.shuffle(contexts)
-        return contexts + [("root", bundle.root) for bundle in draft.roots]
-    order: list[tuple[str, int]] = []
-    for bundle in draft.roots:
-        group = [("positive", c) for c, users in draft.positives.items() if users[0][0] == bundle.root]
-        group += [(fill, c) for c, root in draft.negatives.items() if root == bundle.root]
-        shuffle.shuffle(group)
-        order += [*group, ("root", bundle.root)]
-    return order
-
-
-def _cuts(draft: Draft, order: Sequence[tuple[str, int]], passages: Passages) -> dict[int, int]:
-    """Tokens cut from the front of the first segments that carry no dependency, until the target is met."""
-    surplus, cuts = -draft.room, {}
-    for kind, row in order:
-        if row in draft.negatives and kind != "root" and surplus > 0:
-            cuts[row] = min(surplus, len(passages.chunk_ids(row)) - 1)
-            surplus -= cuts[row]
-    return cuts
-
-
-def _dependencies(
-    draft: Draft, passages: Passages, root_start: dict[int, int], chunk_end: dict[int, int]
-) -> list[dict[str, Any]]:
-    found = [
-        {
-            "root_id": passages.root(root).root_id,
-            "t": dependency.t,
-            "position": root_start[root] + dependency.t,
-            "chunk_id": passages.chunk(chunk).chunk_id,
-            "distance": root_start[root] + dependency.t - chunk_end[chunk],
-            "entropy_before": dependency.entropy_before,
-            "entropy_after": dependency.entropy_after,
-            "gain": dependency.gain,
-        }
-        for chunk, users in draft.positives.items()
-        for root, context in users
-        for dependency in context.dependencies
-    ]
-    return sorted(found, key=lambda row: (row["position"], row["chunk_id"]))

@@ -177,6 +177,8 @@ class Packer:
         """Adds a root with the contexts that fit; returns those left out with the reason, or None when the root can't
         join.
         """
+        if draft.cost(self.measures.root_tokens(bundle.root)) > draft.room:
+            return None
         left_out: list[tuple[Context, str]] = []
         contexts: list[Context] = []
         for context in bundle.contexts:

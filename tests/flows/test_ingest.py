@@ -11,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from flows.ingest import ingest
+from models.policy import load_tokenizer
+from storage.chunk_tokens import ChunkTokens
 from storage.corpora import Corpus, open_corpus
 from storage.digests import digest_json, digest_text
 from storage.errors import InputError, QuarantineError
@@ -129,6 +131,12 @@ def test_the_tables_agree_with_each_other(home: Home, tmp_path: Path, small: Sma
         assert chunk["chunk_id"] == digest_json([owner["doc_id"], chunk["char_start"], chunk["char_end"]])
         assert 30 <= chunk["tokens"] <= 150
         assert len(chunk["text"].split()) + 2 <= small.limit
+    assert corpus.tokens is not None
+    stored, tokenizer = ChunkTokens(home.path, corpus.tokens), load_tokenizer(tmp_path / "policy")
+    for number, chunk in enumerate(chunks.rows(named=True)):
+        assert stored.ids(number).tolist() == tokenizer(chunk["text"], add_special_tokens=False)["input_ids"]
+        assert (stored.chunk_id(number), stored.doc(number)) == (chunk["chunk_id"], chunk["doc"])
+        assert stored.size(number) == chunk["tokens"]
     assert set(chunks["doc"]) == set(documents.with_row_index().filter(part="screen")["index"])
     assert vectors["chunk"].to_list() == list(range(len(chunks)))
     assert vectors["truncated"].sum() == 0
