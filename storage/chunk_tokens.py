@@ -91,11 +91,6 @@ class ChunkTokens:
         self._batches: dict[int, _Batch] = {}
         self.rows = ref.rows
 
-    def chunk_id(self, row: int) -> str:
-        """Digest of a chunk."""
-        batch, place = self._find(row)
-        return str(batch.chunk_ids[place])
-
     def doc(self, row: int) -> int:
         """Row of a chunk's document."""
         batch, place = self._find(row)
@@ -106,10 +101,10 @@ class ChunkTokens:
         batch, place = self._find(row)
         return int(batch.offsets[place + 1] - batch.offsets[place])
 
-    def ids(self, row: int) -> NDArray[np.int32]:
-        """Token ids of a chunk, a view of the file."""
+    def spelled(self, row: int) -> tuple[str, NDArray[np.int32]]:
+        """Digest of a chunk, and its token ids, a view of the file."""
         batch, place = self._find(row)
-        return batch.ids[batch.offsets[place] : batch.offsets[place + 1]]
+        return batch.chunk_ids[place].as_py(), batch.ids[batch.offsets[place] : batch.offsets[place + 1]]
 
     def _find(self, row: int) -> tuple[_Batch, int]:
         if not 0 <= row < self.rows:

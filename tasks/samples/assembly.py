@@ -92,7 +92,7 @@ def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict
             bos=len(bos),
             separator=len(separator),
         ),
-        usable=lambda chunk: uses[chunk] < config.reuse_cap,
+        usable=lambda chunk: uses.get(chunk, 0) < config.reuse_cap,
     )
 
     def samples() -> Iterator[pa.RecordBatch]:

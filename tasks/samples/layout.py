@@ -72,10 +72,10 @@ class Layout:
                 segments.append((kind, root.root_id, None, origins.doc_id(root.doc), start, end, 0))
             else:
                 skipped = cuts.get(row, 0)
-                ids = chunks.ids(row)[skipped:] if skipped else chunks.ids(row)
+                name, ids = chunks.spelled(row)
+                ids = ids[skipped:]
                 pieces.append(ids)
                 end += len(ids)
-                name = chunks.chunk_id(row)
                 chunk_end[row] = end, name
                 segments.append((kind, None, name, origins.doc_id(origins.chunk_doc(row)), start, end, skipped))
         tokens = np.concatenate(pieces)

@@ -31,11 +31,8 @@ class Chunks(Protocol):
     def size(self, row: int) -> int:
         """Length in tokens of the policy's tokenizer."""
 
-    def ids(self, row: int) -> Ids:
-        """Token ids when tokenised alone."""
-
-    def chunk_id(self, row: int) -> str:
-        """Digest of the chunk."""
+    def spelled(self, row: int) -> tuple[str, Ids]:
+        """Digest of the chunk, and its token ids when tokenised alone."""
 
     def expect(self, rows: Iterable[int]) -> None:
         """Says which chunks' ids will be asked for next."""
@@ -102,13 +99,9 @@ class TokenisedChunks:
         """Length in tokens of the policy's tokenizer."""
         return self._passages.chunk_size(row)[1] if self._counted else len(self._passages.chunk_ids(row))
 
-    def ids(self, row: int) -> Ids:
-        """Token ids when tokenised alone."""
-        return np.array(self._passages.chunk_ids(row), dtype=np.int32)
-
-    def chunk_id(self, row: int) -> str:
-        """Digest of the chunk."""
-        return self._passages.chunk(row).chunk_id
+    def spelled(self, row: int) -> tuple[str, Ids]:
+        """Digest of the chunk, and its token ids when tokenised alone."""
+        return self._passages.chunk(row).chunk_id, np.array(self._passages.chunk_ids(row), dtype=np.int32)
 
     def expect(self, rows: Iterable[int]) -> None:
         """Tokenises these chunks."""

@@ -127,20 +127,20 @@ class Packer:
     usable: Callable[[int], bool]
     unplaced: list[Unplaced] = field(default_factory=list)
     _sizes: dict[int, int] = field(default_factory=dict)
+    """Tokens of each root that waits, with its positives."""
+    _waiting: int = 0
 
     def has_enough(self, queue: list[Bundle]) -> bool:
         """Whether the waiting roots and positives would fill two samples, so that there is a choice when one is
         filled.
         """
-        total = 0
-        for bundle in queue:
-            if bundle.root not in self._sizes:
-                contexts = sum(self.measures.chunk_tokens(context.chunk) for context in bundle.contexts)
-                self._sizes[bundle.root] = self.measures.root_tokens(bundle.root) + contexts
-            total += self._sizes[bundle.root]
-            if total >= 2 * self.target:
-                return True
-        return False
+        for bundle in reversed(queue):  # new ones stand at the end
+            if bundle.root in self._sizes:
+                break
+            contexts = sum(self.measures.chunk_tokens(context.chunk) for context in bundle.contexts)
+            self._sizes[bundle.root] = self.measures.root_tokens(bundle.root) + contexts
+            self._waiting += self._sizes[bundle.root]
+        return self._waiting >= 2 * self.target
 
     def pack_one(self, queue: list[Bundle]) -> Draft | None:
         """The next full sample, its roots taken out of the queue; None when what is left can't fill one.
@@ -160,12 +160,12 @@ class Packer:
             given_back = self._fill(draft) if taken else None
             if given_back is None:
                 left = queue.pop(0)
-                self._sizes.pop(left.root, None)
+                self._waiting -= self._sizes.pop(left.root, 0)
                 self.report_root(left, "sample-not-filled")
                 continue
             for bundle, left_out in taken:
                 queue.remove(bundle)
-                self._sizes.pop(bundle.root, None)
+                self._waiting -= self._sizes.pop(bundle.root, 0)
                 for context, reason in left_out:
                     self._report(bundle.root, context.chunk, reason)
             for root, chunk in given_back:

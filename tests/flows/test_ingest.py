@@ -134,8 +134,9 @@ def test_the_tables_agree_with_each_other(home: Home, tmp_path: Path, small: Sma
     assert corpus.tokens is not None
     stored, tokenizer = ChunkTokens(home.path, corpus.tokens), load_tokenizer(tmp_path / "policy")
     for number, chunk in enumerate(chunks.rows(named=True)):
-        assert stored.ids(number).tolist() == tokenizer(chunk["text"], add_special_tokens=False)["input_ids"]
-        assert (stored.chunk_id(number), stored.doc(number)) == (chunk["chunk_id"], chunk["doc"])
+        name, ids = stored.spelled(number)
+        assert ids.tolist() == tokenizer(chunk["text"], add_special_tokens=False)["input_ids"]
+        assert (name, stored.doc(number)) == (chunk["chunk_id"], chunk["doc"])
         assert stored.size(number) == chunk["tokens"]
     assert set(chunks["doc"]) == set(documents.with_row_index().filter(part="screen")["index"])
     assert vectors["chunk"].to_list() == list(range(len(chunks)))

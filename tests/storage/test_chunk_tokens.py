@@ -34,11 +34,12 @@ def test_every_row_is_found(tmp_path_factory: pytest.TempPathFactory, rows: list
         tokens = ChunkTokens(home, ref)
         for number in reversed(range(len(rows))):
             name, doc, ids = rows[number]
-            assert (tokens.chunk_id(number), tokens.doc(number)) == (name, doc)
-            assert (tokens.size(number), tokens.ids(number).tolist()) == (len(ids), ids)
+            found, spelled = tokens.spelled(number)
+            assert (found, tokens.doc(number)) == (name, doc)
+            assert (tokens.size(number), spelled.tolist()) == (len(ids), ids)
         for outside in (-1, len(rows)):
             with pytest.raises(IndexError):
-                tokens.ids(outside)
+                tokens.spelled(outside)
         tokens.close()
 
 
@@ -46,7 +47,7 @@ def test_more_rows_than_a_batch_holds(tmp_path: Path) -> None:
     ref = write_chunk_tokens(tmp_path, "t.arrow", ((str(n), n, [n, n + 1]) for n in range(ROWS_PER_BATCH + 3)))
     tokens = ChunkTokens(tmp_path, ref)
     for row in (0, ROWS_PER_BATCH - 1, ROWS_PER_BATCH, ROWS_PER_BATCH + 2):
-        assert tokens.ids(row).tolist() == [row, row + 1]
+        assert tokens.spelled(row)[1].tolist() == [row, row + 1]
         assert tokens.doc(row) == row
 
 
