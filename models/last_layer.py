@@ -127,7 +127,12 @@ def _is_of(value: object, batch: torch.Size) -> bool:
 
 
 def last_layer(model: Any) -> nn.Module | None:
-    """The last of the layers that the model's configuration counts; None where no list of modules has that many."""
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    """The last of the layers that the model's configuration counts; None where no list of modules has that many, or
+    nothing counts them.
+    """
+    config = getattr(model, "config", None)
+    if config is None:
+        return None
+    count = getattr(config.get_text_config(), "num_hidden_layers", None)
     lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
     return next((layers[-1] for layers in lists if len(layers) == count), None)

@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from models.extension import ExtensionConfig, extend
+from models.heads import split_model
 from models.policy import (
     DTYPES,
     check_finite,
@@ -35,7 +36,6 @@ from models.policy import (
     vocabulary_rows,
 )
 from models.policy_files import extra_files, policy_listing
-from models.scoring import split_model
 from models.training_data import Samples, check_lengths, collate, load_samples
 from models.training_limits import resource_errors, torch_threads
 from models.training_loss import next_token_loss

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from storage.digests import canonical_json, digest_bytes, digest_file, digest_json
 from storage.errors import IntegrityError
@@ -47,7 +56,25 @@ class NumericEnvironment(BaseModel):
     device: str = Field(description="Kind of device: cpu, cuda, …")
     dtype: str = Field(description="Type the policy computes in.")
     threads: int = Field(description="Torch threads per task.", ge=1)
+    packing: bool = Field(False, description="Contexts were read end to end in one row, not padded.")
+    kernel: Literal["torch", "triton"] = Field("torch", description="What computed the entropies; torch: from logits.")
     versions: dict[str, str] = Field(description="Library → version (torch, transformers, …).")
+
+    @property
+    def ways(self) -> str:
+        """Packing and kernel for people, to be put behind the rest; empty where they are the plain ones."""
+        packed = ", contexts packed" if self.packing else ""
+        return packed + ("" if self.kernel == "torch" else f", entropies by {self.kernel}")
+
+    @model_serializer(mode="wrap")
+    def _without_plain_ways(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_plain_ways(dump(self))
+
+
+def without_plain_ways(document: dict[str, Any]) -> dict[str, Any]:
+    """A dump that says nothing of packing and kernel where they are the plain ones, so that no digest knows of them."""
+    plain = {"packing": False, "kernel": "torch"}
+    return {name: value for name, value in document.items() if name not in plain or value != plain[name]}
 
 
 class Manifest(BaseModel):

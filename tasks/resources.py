@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from transformers import PreTrainedTokenizerBase
 
 from models.embedders import Embedder, EmbedderConfig, load_embedder
+from models.kernel_head import Kernel
 from models.policy import load_policy
 from models.scoring import Scorer
 from storage.corpora import Corpus
 from storage.errors import PolicyError
 from storage.hits import WordIndex
 from storage.home import Home
+from storage.manifests import without_plain_ways
 from storage.policies import check_collected
 from storage.vectors import IndexConfig, VectorIndex, ensure_index
 from storage.word_index import ensure_words
@@ -40,8 +42,14 @@ class PolicyInputs(BaseModel):
     device: str = Field("cpu", description="Kind of device: cpu or cuda.")
     threads: int = Field(2, ge=1, description="Batches that a CPU scores at once.")
     tokens_per_batch: int = Field(8192, ge=1)
+    packing: bool = Field(False, description="Contexts end to end in one row (models.packed).")
+    kernel: Kernel = Field("torch", description="What computes entropies (models.kernel_head).")
     folder: str = Field(exclude=True)
     remote_code: bool = Field(False, exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_plain_ways(dump(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,9 @@ def policy_for(inputs: PolicyInputs) -> ReadyPolicy:
         tokenizer=loaded.tokenizer,
         bos=bos_ids(loaded.tokenizer),
         context=loaded.context,
-        scorer=Scorer(loaded.model, tokens_per_batch=inputs.tokens_per_batch),
+        scorer=Scorer(
+            loaded.model, tokens_per_batch=inputs.tokens_per_batch, packing=inputs.packing, kernel=inputs.kernel
+        ),
     )
     _policy = (inputs, ready)
     return ready

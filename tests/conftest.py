@@ -11,7 +11,7 @@ import pytest
 
 from storage.home import Home
 
-# Prefect, MLflow and the hub client read these when they are imported, so they are set before any of them is.
+# Prefect, MLflow, Triton and the hub client read these when they are imported, so they are set before any of them is.
 _SESSION = tempfile.TemporaryDirectory(prefix="policylong-tests-")
 os.environ.update(
     {
@@ -25,6 +25,7 @@ os.environ.update(
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "TRITON_INTERPRET": "1",
         "NO_COLOR": "1",
         "MPLBACKEND": "agg",
         "MPLCONFIGDIR": f"{_SESSION.name}/matplotlib",

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("storage", "models", "tasks", "flows")
 BELOW = {package: set(ORDER[: rank + 1]) for rank, package in enumerate(ORDER)}
 OF_STORAGE_FOR_MODELS = {"storage.errors", "storage.refs", "storage.digests"}
-FOR_SCORING = {"torch", "transformers", "safetensors"}
+# Triton comes with torch on a GPU machine and is imported on first use.
+FOR_SCORING = {"torch", "transformers", "safetensors", "triton"}
 
 
 def sources(package: str) -> list[Path]:

@@ -157,6 +157,8 @@ def _inputs(home: Home, manifest: Manifest, environment: Environment) -> PolicyI
             "device": environment.device,
             "threads": numeric.threads,
             "tokens_per_batch": batch,
+            "packing": numeric.packing and environment.device == numeric.device,
+            "kernel": numeric.kernel if environment.device == numeric.device else "torch",
             "folder": str(policy_folder(home, manifest.policy)),
         }
     )

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from models.kernel_head import kernel_by_itself
+from models.packed import packs_by_itself
 from models.scoring import Context, Scorer
 from tasks.benchmarks.measurement import Measurement, Target
 from tasks.benchmarks.timing import in_turns
@@ -51,7 +53,10 @@ QWEN_3B = Shape()
 def gpu(shape: Shape, repeats: int, device: str = "cuda") -> Measurement:
     """Share of the measured rate of matrix products that scoring reaches: random weights, bf16."""
     model = random_model(shape, device)
-    scorer = Scorer(model, tokens_per_batch=shape.tokens_per_batch)
+    where = next(model.parameters()).device
+    packing = packs_by_itself(where, torch.bfloat16, model.config.model_type)
+    kernel = kernel_by_itself(where, torch.bfloat16)
+    scorer = Scorer(model, tokens_per_batch=shape.tokens_per_batch, packing=packing, kernel=kernel)
     draw = random.Random(0)
     spread = max(1, shape.context // shape.positions)
     contexts = [
@@ -81,6 +86,8 @@ def gpu(shape: Shape, repeats: int, device: str = "cuda") -> Measurement:
             "tokens a context": shape.context,
             "entropies a context": shape.positions,
             "tokens a batch": shape.tokens_per_batch,
+            "contexts laid out": "packed, flash attention" if packing else "padded",
+            "entropies by": "the Triton kernel" if kernel == "triton" else "logits",
             "tokens/s": round(shape.contexts * shape.context / times.figure("ours").value),
         },
     )

@@ -80,7 +80,7 @@ class Scene:
         beside = Workers(policy.device, torch.get_num_threads())
         return Reader(
             policy,
-            Scorer(policy.model, tokens_per_batch=budget),
+            Scorer(policy.model, tokens_per_batch=budget, packing=wanted.packing, kernel=wanted.kernel),
             FullLogits(policy.model, budget),
             FullLogits(policy.model, budget, beside),
         )

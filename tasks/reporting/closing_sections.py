@@ -83,6 +83,7 @@ def made(view: RoundView) -> Section:
         prose(
             "The version is the SHA-256 of its manifest, which names every file with its own. The same inputs give the"
             f" same version bit for bit in the same environment: {numeric.device}, {numeric.dtype}, {threads} a task"
+            + numeric.ways
             + (f"; {libraries}." if libraries else ".")
         ),
         identity,

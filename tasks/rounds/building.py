@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from models.policy import load_config, load_tokenizer, native_context, pick_device
+from models.kernel_head import Kernel, kernel_by_itself
+from models.packed import packs_by_itself
+from models.policy import DTYPES, load_config, load_tokenizer, native_context, pick_device
 from storage.corpora import Corpus
 from storage.errors import ConfigError, PolicyError
 from tasks.resources import PolicyInputs, bos_ids
@@ -24,7 +27,7 @@ from tasks.screening.verification import VerificationConfig, separator_ids
 
 class NumericConfig(BaseModel):
     """How the policy's numbers are computed: part of a version's identity, since it changes the last bits of an
-    entropy.
+    entropy. Packing and kernel left at auto are in no dump; what they came to is in the manifest's environment.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +48,21 @@ class NumericConfig(BaseModel):
         description="Tokens of a batch of contexts, padding included; a CPU has as many batches in memory as threads."
         " [ours 2.5]",
     )
+    packing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Contexts end to end in one row instead of padded rows; auto: on a GPU with flash attention, 16-bit"
+        " weights and a model type that is known to allow it. [ours 2.5]",
+    )
+    kernel: Literal["auto", "triton", "torch"] = Field(
+        "auto",
+        description="Entropies from logits (torch) or by a kernel that writes none to memory (triton); auto: triton on"
+        " a GPU in 16 bits where it runs and agrees. [ours 2.1]",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_auto(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = dump(self)
+        return {name: v for name, v in document.items() if name not in ("packing", "kernel") or v != "auto"}
 
 
 class BuildConfig(BaseModel):
@@ -204,15 +222,34 @@ def policy_inputs(
 ) -> PolicyInputs:
     """A policy as a step's input under a numeric configuration.
 
-    A device named in so many words need not be this machine's where shards run ``elsewhere``.
+    A device named in so many words need not be this machine's where shards run ``elsewhere``. Packing and kernel are
+    settled here, since both change the last bits: a scorer that can't do as it is told raises ``PolicyError``.
     """
     named = elsewhere and numeric.device in ("cpu", "cuda")
+    device = numeric.device if named else pick_device(numeric.device).type
     return PolicyInputs(
         digest=digest,
         dtype=numeric.dtype,
-        device=numeric.device if named else pick_device(numeric.device).type,
+        device=device,
         threads=numeric.threads,
         tokens_per_batch=numeric.tokens_per_batch,
+        packing=_packing(numeric, device, folder, remote_code),
+        kernel=_kernel(numeric, device),
         folder=str(folder),
         remote_code=remote_code,
     )
+
+
+def _packing(numeric: NumericConfig, device: str, folder: Path, remote_code: bool) -> bool:
+    """Whether contexts are packed; auto looks at this machine, so nothing is packed for a GPU that is elsewhere."""
+    if numeric.packing != "auto" or device != "cuda" or not torch.cuda.is_available():
+        return numeric.packing == "on"
+    family = load_config(folder, remote_code=remote_code).get_text_config().model_type
+    return packs_by_itself(torch.device(device), DTYPES[numeric.dtype], family)
+
+
+def _kernel(numeric: NumericConfig, device: str) -> Kernel:
+    if numeric.kernel != "auto":
+        return numeric.kernel
+    here = device != "cuda" or torch.cuda.is_available()
+    return kernel_by_itself(torch.device(device), DTYPES[numeric.dtype]) if here else "torch"

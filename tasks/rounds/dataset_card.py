@@ -128,8 +128,8 @@ def _environment(manifest: Manifest) -> str:
     threads = f"{numeric.threads} thread{'s' if numeric.threads > 1 else ''}"
     return (
         "## Numeric environment\n\n"
-        f"{numeric.device}, {numeric.dtype}, {threads} per task; {versions}. In the same environment the same inputs"
-        " give the same version bit for bit; in another one entropies agree to a tolerance."
+        f"{numeric.device}, {numeric.dtype}, {threads} per task{numeric.ways}; {versions}. In the same environment the"
+        " same inputs give the same version bit for bit; in another one entropies agree to a tolerance."
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 
 import polars as pl
 
@@ -17,6 +18,7 @@ from storage.schemas import TABLES
 from storage.tables import check_unchanged, read_tables
 from storage.versions import load_manifest
 from tasks.measurements.probe import ProbeSet, compare_probe, probe_of_version
+from tasks.resources import PolicyInputs
 from tasks.rounds.building import BuildConfig
 from tasks.rounds.costs import round_costs
 from tasks.rounds.figures import budget_figures, screened_figures, verdict_figures
@@ -119,7 +121,9 @@ def round_manifest(this: Round, recipe: Recipe, tables: RoundTables, standing: S
             device=policy.device,
             dtype=policy.dtype,
             threads=policy.threads,
-            versions={name: installed_version(name) for name in LIBRARIES},
+            packing=policy.packing,
+            kernel=policy.kernel,
+            versions={name: installed_version(name) for name in (*LIBRARIES, *_gpu_libraries(policy))},
         ),
         funnel=funnel_counts(frames),
         tokens=tokens,
@@ -128,6 +132,14 @@ def round_manifest(this: Round, recipe: Recipe, tables: RoundTables, standing: S
         figures=round_figures(home, tables, config, standing.previous_version, tokens["total"])
         | round_costs(this, frames, tokens["total"]),
     )
+
+
+def _gpu_libraries(policy: PolicyInputs) -> Iterator[str]:
+    """What computed beside torch, as far as it is on this machine."""
+    if policy.packing and policy.device == "cuda" and find_spec("flash_attn") is not None:
+        yield "flash-attn"
+    if policy.kernel == "triton" and find_spec("triton") is not None:
+        yield "triton"
 
 
 def _trained_on(home: Home, record: PolicyRecord, previous_version: str | None) -> str | None:

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from models.extension import ExtensionConfig
+from models.heads import split_model
 from models.policy import load_config, load_policy, policy_digest
-from models.scoring import split_model
 from models.training import Trained, TrainingConfig, planned_steps, rate_factor, train
 from models.training_loss import next_token_loss
 from storage.errors import ConfigError, InputError, IntegrityError, PolicyError, ResourceError
