@@ -8,6 +8,7 @@ bits (vectorised); a hash that occurs in both texts is confirmed by comparing th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -154,6 +155,20 @@ class RunSet:
         return hashes >> self._shift
 
 
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A folded text and the hashes of its windows, to be compared with many others."""
+
+    folded: str
+    hashes: Hashes
+
+    @classmethod
+    def of(cls, text: str, length: int = RUN_CHARACTERS) -> Windows:
+        """Those of a text; ``length`` in characters after folding."""
+        folded = fold(text)
+        return cls(folded, window_hashes(code_points(folded), length))
+
+
 class RunIndex:
     """One text against many: ``RunIndex(root).shares(chunk)``."""
 
@@ -162,16 +177,17 @@ class RunIndex:
         self._length = length
         self._hashes = distinct(window_hashes(code_points(self._folded), length))
 
-    def shares(self, other: str) -> bool:
-        """Whether ``other`` has a run of ``length`` or more folded characters in common with the text."""
+    def shares(self, other: str | Windows) -> bool:
+        """Whether ``other`` has a run of ``length`` or more folded characters in common with the text; its windows must
+        be of that length.
+        """
         if not len(self._hashes):
             return False
-        folded = fold(other)
-        hashes = window_hashes(code_points(folded), self._length)
-        places = np.searchsorted(self._hashes, hashes)
+        windows = Windows.of(other, self._length) if isinstance(other, str) else other
+        places = np.searchsorted(self._hashes, windows.hashes)
         places[places == len(self._hashes)] = 0
-        for start in np.flatnonzero(self._hashes[places] == hashes).tolist():
-            if folded[start : start + self._length] in self._folded:
+        for start in np.flatnonzero(self._hashes[places] == windows.hashes).tolist():
+            if windows.folded[start : start + self._length] in self._folded:
                 return True
         return False
 

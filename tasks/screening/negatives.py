@@ -87,7 +87,7 @@ def _neighbours(
         reason = exclusion(passages, root, hit.chunk, config.copy_characters)
         if hit.chunk in positives:
             reason = "positive"
-        elif hit.score > config.copy_cosine or seed_runs.shares(passages.chunk(hit.chunk).text):
+        elif hit.score > config.copy_cosine or seed_runs.shares(passages.windows(hit.chunk, config.copy_characters)):
             reason = "near-duplicate"
         yield {
             "root": root,

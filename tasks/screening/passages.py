@@ -11,10 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from storage.home import Home
 from storage.refs import Ref
 from storage.tables import RowReader
-from tasks.corpus.overlap import RunIndex
+from tasks.corpus.overlap import RunIndex, Windows
 from tasks.corpus.tokenizing import batch_encoder
 
 _CHUNKS_KEPT = 16_384
+_WINDOWS_KEPT = 4096
 _SIZES_KEPT = 2**20
 
 
@@ -61,6 +62,7 @@ class Passages:
         self.chunk_size = lru_cache(maxsize=_SIZES_KEPT)(self._chunk_size)
         self.root = lru_cache(maxsize=256)(self._root)
         self.runs = lru_cache(maxsize=256)(self._run_index)
+        self.windows = lru_cache(maxsize=_WINDOWS_KEPT)(self._chunk_windows)
         self.doc_id = lru_cache(maxsize=_CHUNKS_KEPT)(self._doc_id)
         self._text = lru_cache(maxsize=8)(lambda doc: str(self._texts[doc]["text"]))
 
@@ -102,6 +104,9 @@ class Passages:
 
     def _run_index(self, row: int, length: int) -> RunIndex:
         return RunIndex(self.root(row).text, length=length)
+
+    def _chunk_windows(self, row: int, length: int) -> Windows:
+        return Windows.of(self.chunk(row).text, length)
 
     def _doc_id(self, doc: int) -> str:
         """Digest of a document by its row."""

@@ -96,7 +96,7 @@ def exclusion(passages: Passages, root: int, chunk: int, copy_characters: int) -
     """Why a chunk may not stand before a root: ``root-document``, ``copy``, or None when it may."""
     if passages.chunk(chunk).doc == passages.root(root).doc:
         return "root-document"
-    if passages.runs(root, copy_characters).shares(passages.chunk(chunk).text):
+    if passages.runs(root, copy_characters).shares(passages.windows(chunk, copy_characters)):
         return "copy"
     return None
 
