@@ -39,7 +39,7 @@ clean: ## remove the environment and caches; homes stay
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; give one: make PYTHON=/path/to/python"; exit 2; }
-	@echo "setting up .venv with $(PYTHON): about 2.3 GB, a few minutes"
+	@echo "setting up .venv with $(PYTHON): about 3.4 GB, a few minutes"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
