@@ -25,7 +25,7 @@ from storage.home import Home
 from storage.versions import load_manifest
 from tasks.measurements.model_shape import ModelShape, model_shape
 from tasks.planning.plan import Hours, RoundPlan, TrainingPlan, plan_round, vector_bytes
-from tasks.planning.yields import SEPARATOR_AND_BOS, Yield, assumed_yield, measured_yield
+from tasks.planning.yields import SEPARATOR_AND_BOS, Yield, assumed_yield, measured_yield, verified_share, within_budget
 from tasks.recipes import recipe_named, resolved
 from tasks.resources import bos_ids
 from tasks.rounds.building import BuildConfig
@@ -161,6 +161,7 @@ def _extra(preset: Preset) -> int:
     return len(bos_ids(tokenizer)) + len(separator_ids(tokenizer, preset.build.verification.separator))
 
 
+_BUDGET = "build.verification: quota, passes_per_root, floor"
 Row = tuple[str, str, str, str]
 
 
@@ -169,7 +170,7 @@ def _assumptions(plan: CampaignPlan) -> list[Row]:
     rows = [("base model", f"{_short(shape.parameters)} parameters", "", plan.shape_from)]
     if plan.screens:
         cap = plan.build.roots.root_tokens * config.root_fill / (1 + plan.build.entropy.alpha**2)
-        capped = " (Cantelli's bound)" if given.source == "assumed" and given.positions == cap else ""
+        capped = " (Cantelli's bound)" if given.is_assumed and given.positions == cap else ""
         rows += [
             ("positions a root", f"{given.positions:,.1f}", given.source + capped, "plan.positions_per_root"),
             ("candidates a position", f"{given.candidates:,.1f}", given.source, "build.retrieval.top_k"),
@@ -180,6 +181,11 @@ def _assumptions(plan: CampaignPlan) -> list[Row]:
             ("different passes a pair", f"{given.distinct_share:.2f}", "assumed", "plan.distinct_share"),
             ("placed of what roots bring", f"{given.placed_share:.2f}", "assumed", "plan.placed_share"),
         ]
+        if plan.build.verification.ordered:
+            share, kept = verified_share(plan.build, given), within_budget(plan.build, given).positives
+            within = "positives lie evenly: assumed" if given.is_assumed else "measured within it"
+            rows.append(("verified of a train root's passes", f"{100 * share:.1f} %", within, _BUDGET))
+            rows.append(("positives a train root, of these", f"{kept:,.1f}", within, ""))
     speed = f"{config.peak_tflops:g} TFLOP/s x {config.utilisation:g}"
     return [*rows, ("speed", speed, "assumed", "plan.peak_tflops x plan.utilisation")]
 
@@ -262,6 +268,10 @@ def _remarks(plan: CampaignPlan) -> list[str]:
     if plan.build.tokens is None:
         what = "its roots give" if plan.screens else "its documents give, which is not planned here"
         lines.append(f"No budget (build.tokens): a round has as many samples as {what}.")
+    if plan.screens and plan.build.verification.floor is not None and plan.given.is_assumed:
+        lines.append(
+            "What build.verification.floor leaves out is not known before a round: screening is an upper bound."
+        )
     lines += [f"Not checked: {what}." for what in plan.unchecked]
     formulas = "tasks/planning/plan.py, tasks/measurements/costs.py"
     lines.append(f"Left out: the embedder, the search, and evaluation. Formulas: {formulas}.")

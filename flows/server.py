@@ -6,25 +6,25 @@ set, no server is started and that one is used; so is the one of an installation
 (``flows.standing``).
 
 A flow run whose process was killed stays *Running* in Prefect for ever; the next command in the same home marks it
-*Crashed*.
+*Crashed*. On a server of others it marks those only that are certainly its home's (``flows.outside``).
 """
 
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
+from pydantic import ValidationError
 
-from flows.standing.processes import same_process
+from flows.outside import on_a_server_of_others
+from flows.standing.processes import Identity
 from flows.standing.record import Installation, standing
 from storage.errors import ServiceError
 from storage.home import Home
@@ -43,7 +43,8 @@ def prefect_server(home: Home) -> Iterator[str]:
     """
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
-        yield configured
+        with on_a_server_of_others(home, configured):
+            yield configured
         return
     if installation := standing(home):
         with _joined(installation):
@@ -81,39 +82,43 @@ def _served(home: Home) -> Iterator[str]:
     environment = {"PREFECT_UI_STATIC_DIRECTORY": str(folder / "ui"), **os.environ}
     environment.setdefault("PREFECT_HOME", str(folder))
     Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output, _listening() as listening:
-        port = int(listening.getsockname()[1])
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("server_process.py")), f"fd:{listening.fileno()}"],
-            pass_fds=(listening.fileno(),),
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}/api"
-    try:
-        # Importing Prefect takes seconds too, and the server needs them to come up.
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        _wait_until_healthy(process, port, log)
-        # The variable is for processes that a flow starts: Prefect read its own settings when it was imported.
-        os.environ["PREFECT_API_URL"] = address
-        with temporary_settings({PREFECT_API_URL: address}):
-            try:
-                yield address
-            finally:
-                _send_what_is_queued()
-    finally:
-        os.environ.pop("PREFECT_API_URL", None)
-        assert process.stdin is not None
-        process.stdin.close()
+    with ExitStack() as starting:
+        # Two servers that make one database at the same time stand in each other's way.
+        starting.enter_context(home.lock("prefect-server", wait_seconds=START_SECONDS))
+        with log.open("wb") as output, _listening() as listening:
+            port = int(listening.getsockname()[1])
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("server_process.py")), f"fd:{listening.fileno()}"],
+                pass_fds=(listening.fileno(),),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+        address = f"http://127.0.0.1:{port}/api"
         try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            # Importing Prefect takes seconds too, and the server needs them to come up.
+            from prefect.settings import PREFECT_API_URL, temporary_settings
+
+            _wait_until_healthy(process, port, log)
+            starting.close()
+            # The variable is for processes that a flow starts: Prefect read its own settings when it was imported.
+            os.environ["PREFECT_API_URL"] = address
+            with temporary_settings({PREFECT_API_URL: address}):
+                try:
+                    yield address
+                finally:
+                    _send_what_is_queued()
+        finally:
+            os.environ.pop("PREFECT_API_URL", None)
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _send_what_is_queued() -> None:
@@ -167,8 +172,9 @@ def _owned(home: Home) -> Iterator[bool]:
     folder = home.folder("prefect/processes")
     dead = [path for path in folder.glob("*.json") if not _alive(path)]
     living = len(list(folder.glob("*.json"))) - len(dead)
-    mine = folder / f"{os.getpid()}.json"
-    mine.write_text(json.dumps({"pid": os.getpid(), "started": psutil.Process().create_time()}))
+    mine, identity = folder / f"{os.getpid()}.json", Identity.of(os.getpid())
+    assert identity is not None
+    mine.write_text(identity.model_dump_json())
     try:
         yield bool(dead) and living == 0
         for path in dead:
@@ -184,9 +190,8 @@ def living_commands(home: Home) -> list[int]:
 
 def _alive(path: Path) -> bool:
     try:
-        record = json.loads(path.read_text())
-        return same_process(int(record["pid"]), float(record["started"]))
-    except (OSError, ValueError, KeyError):
+        return Identity.model_validate_json(path.read_text()).lives
+    except (OSError, ValidationError):
         return False
 
 

@@ -35,6 +35,7 @@ class EdgeIndex(EdgeCollection):
         for start in range(0, len(ids), POINTS_PER_BATCH):
             part = slice(start, start + POINTS_PER_BATCH)
             points = [edge.Point(i, v) for i, v in zip(ids[part].tolist(), vectors[part].tolist(), strict=True)]
+            self.check_room()
             self._shard.update(edge.UpdateOperation.upsert_points(points))
 
     def finish(self) -> None:

@@ -34,6 +34,7 @@ class EdgeWords(EdgeCollection):
                 edge.Point(chunk, {WORDS: edge.SparseVector(row.numbers, row.weights)})
                 for chunk, row in zip(ids[part], rows[part], strict=True)
             ]
+            self.check_room()
             self._shard.update(edge.UpdateOperation.upsert_points(points))
 
     def finish(self) -> None:

@@ -52,6 +52,13 @@ time.time = _shifted
 time.time_ns = lambda: int(_shifted() * 1e9)
 '''
 
+_SLEEP = '''"""Python sleeps until a time of the monotonic clock, and libfaketime 0.9.10 answers EINVAL to that."""
+import select
+import time
+
+time.sleep = lambda seconds: select.select((), (), (), seconds) and None
+'''
+
 
 def library() -> Path | None:
     """libfaketime for programs with threads, where it is installed."""
@@ -60,20 +67,22 @@ def library() -> Path | None:
 
 def with_clock(command: Sequence[str], file: Path, faketime: Path | None) -> list[str]:
     """The command with a clock that is shifted by what ``set_clock`` last wrote."""
-    if faketime is not None:
-        return with_variables(
-            command,
-            LD_PRELOAD=str(faketime),
-            FAKETIME_TIMESTAMP_FILE=str(file),
-            FAKETIME_NO_CACHE="1",
-            DONT_FAKE_MONOTONIC="1",
-            FAKETIME_DONT_FAKE_MONOTONIC="1",
-            NO_FAKE_STAT="1",
-        )
     folder = file.parent / "clock"
     folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(_CUSTOMIZE.format(file=str(file)))
-    return with_variables(command, PYTHONPATH=f"{folder}:{ROOT}")
+    (folder / "sitecustomize.py").write_text(_SLEEP if faketime else _CUSTOMIZE.format(file=str(file)))
+    imported = {"PYTHONPATH": f"{folder}:{ROOT}"}
+    if faketime is None:
+        return with_variables(command, **imported)
+    return with_variables(
+        command,
+        **imported,
+        LD_PRELOAD=str(faketime),
+        FAKETIME_TIMESTAMP_FILE=str(file),
+        FAKETIME_NO_CACHE="1",
+        DONT_FAKE_MONOTONIC="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+        NO_FAKE_STAT="1",
+    )
 
 
 def set_clock(file: Path, hours: float) -> None:
@@ -121,8 +130,8 @@ def main(given: Sequence[str] | None = None) -> int:
         parser.error("libfaketime is not installed (Debian: apt-get install faketime)")
     ground, dice = ground_of(chosen), random.Random(chosen.seed)
     at = moments(ground.steps, chosen.jumps, dice.uniform)
-    parts = (drill(ground, at, dice, faketime), audits(ground, ground.home("jumped"), "audit"))
-    return conclude(ground, (verdict for part in parts for verdict in part), keep=chosen.keep)
+    audited = audits(ground, ground.home("jumped"), "audit")
+    return conclude(ground, drill(ground, at, dice, faketime), audited, keep=chosen.keep)
 
 
 if __name__ == "__main__":

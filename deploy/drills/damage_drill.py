@@ -139,8 +139,7 @@ def main(given: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(given)
     ground, dice = ground_of(chosen), random.Random(chosen.seed)
     at = [max(steps, 1) for steps in moments(ground.steps - 1, chosen.damages, dice.uniform)]
-    parts = (drill(ground, at, dice), audits(ground, ground.home("damaged"), "audit"))
-    return conclude(ground, (verdict for part in parts for verdict in part), keep=chosen.keep)
+    return conclude(ground, drill(ground, at, dice), audits(ground, ground.home("damaged"), "audit"), keep=chosen.keep)
 
 
 if __name__ == "__main__":

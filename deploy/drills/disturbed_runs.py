@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from deploy.drills.kill_drill import (
@@ -184,13 +185,19 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def ground_of(chosen: argparse.Namespace) -> Ground:
-    """The ground that the options describe, its run in peace finished."""
-    scratch: Path = chosen.scratch or Path(tempfile.mkdtemp(prefix="policylong-drill-"))
-    scratch.mkdir(parents=True, exist_ok=True)
-    options = tuple(chosen.run) or SMALL
+def scratch_of(chosen: argparse.Namespace) -> Path:
+    """The scratch folder of the options, there; the same one when it is asked for again."""
+    chosen.scratch = (chosen.scratch or Path(tempfile.mkdtemp(prefix="policylong-drill-"))).absolute()
+    chosen.scratch.mkdir(parents=True, exist_ok=True)
+    return Path(chosen.scratch)
+
+
+def ground_of(chosen: argparse.Namespace, *, usual: Sequence[str] = SMALL) -> Ground:
+    """The ground that the options describe, its run in peace finished; ``usual`` is run when nothing is asked for."""
+    scratch = scratch_of(chosen)
+    options = tuple(chosen.run) or tuple(usual)
     ground = Ground(
-        scratch.absolute(),
+        scratch,
         (chosen.undisturbed or scratch / "undisturbed").absolute(),
         lambda home: policylong(home, "run", *options),
         options,
@@ -203,10 +210,10 @@ def ground_of(chosen: argparse.Namespace) -> Ground:
     return ground
 
 
-def conclude(ground: Ground, verdicts: Iterable[Verdict], *, keep: bool) -> int:
-    """Shows the claims as they come in and as a table; 0 when each holds, and then the scratch folder goes."""
+def conclude(ground: Ground, *parts: Iterable[Verdict], keep: bool) -> int:
+    """Shows the claims of all parts as they come in and as a table; 0 when each holds: then the scratch folder goes."""
     seen: list[Verdict] = []
-    for verdict in verdicts:
+    for verdict in chain.from_iterable(parts):
         seen.append(verdict)
         console.print(f"{'yes' if verdict.holds else 'NO '}  {verdict.claim}: {verdict.detail}", markup=False)
     show(seen)

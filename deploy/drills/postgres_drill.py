@@ -17,9 +17,7 @@ one more attempt, comes back, and the same command carries on. Exit code 0 means
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,16 +32,22 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from deploy.drills.disturbed_runs import (  # noqa: E402
+    Ground,
+    arguments,
+    as_undisturbed,
+    conclude,
+    ground_of,
+    scratch_of,
+)
 from deploy.drills.kill_drill import (  # noqa: E402
     FOREIGN,
     Verdict,
     console,
     events,
-    judge,
     kill,
     policylong,
     round_versions,
-    show,
     steps_finished,
 )
 from deploy.drills.postgres_cluster import HOST, Cluster, free_port  # noqa: E402
@@ -177,14 +181,15 @@ def attempt(
     return Attempt(process.returncode, text.strip(), time.monotonic() - began)
 
 
-def drill(cluster: Cluster, scratch: Path, run: Sequence[str]) -> Iterator[Verdict]:
+def drill(cluster: Cluster, ground: Ground) -> Iterator[Verdict]:
     """The whole drill; yields what holds and what does not."""
-    local, home, log = scratch / "local", scratch / "home", scratch / "commands.log"
-    first = attempt(local, log, surroundings(), "run", *run)
-    if first.code:
-        raise SystemExit(f"error: the run without servers failed with exit code {first.code}; see {log}.")
-    steps = steps_finished(events(local))
-    console.print(f"without servers: {first.seconds:.0f} s, {steps} steps")
+    scratch, home, log, run, steps = (
+        ground.scratch,
+        ground.home("home"),
+        ground.log("home"),
+        ground.options,
+        ground.steps,
+    )
     cluster.start()
     for database in (PREFECT, MLFLOW):
         cluster.create(database)
@@ -200,7 +205,7 @@ def drill(cluster: Cluster, scratch: Path, run: Sequence[str]) -> Iterator[Verdi
         again = attempt(home, log, client, "run", *run)
         detail = f"exit code {again.code}, {known} of {steps} steps were there, {again.seconds:.0f} s"
         yield Verdict("PostgreSQL back: the same command carries on", again.code == 0, detail)
-        yield from judge(local, home, only_first=False)
+        yield from as_undisturbed(ground, home)
         for number in sorted(round_versions(home)):
             code = attempt(home, log, client, "audit", str(number), "--quiet").code
             yield Verdict(f"the audit of round {number} passes", code == 0, f"exit code {code}")
@@ -242,28 +247,17 @@ def files_with(folder: Path, secret: bytes, ours: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in paths if secret in path.read_bytes()]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Runs the drill; 0 when every claim holds, else 1."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--scratch", type=Path, help="a new folder for everything; a temporary one by default")
-    parser.add_argument("--keep", action="store_true", help="keep it")
-    parser.add_argument("run", nargs="*", help="options of policylong run, after --")
-    chosen = parser.parse_args(arguments)
-    scratch = chosen.scratch or Path(tempfile.mkdtemp(prefix="policylong-postgres-"))
-    scratch.mkdir(parents=True, exist_ok=True)
+    chosen = arguments(__doc__ or "").parse_args(given)
+    scratch = scratch_of(chosen)
     scratch.chmod(0o711)
     cluster = Cluster.make(scratch / "postgres")
     try:
-        verdicts = list(drill(cluster, scratch, chosen.run or ["--preset", "quickstart-small"]))
+        ground = ground_of(chosen, usual=("--preset", "quickstart-small"))
+        return conclude(ground, drill(cluster, ground), keep=chosen.keep)
     finally:
         cluster.stop_whatever()
-    show(verdicts)
-    good = all(verdict.holds for verdict in verdicts)
-    if good and not chosen.keep:
-        shutil.rmtree(scratch)
-    else:
-        console.print(f"everything is in {scratch}")
-    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -13,35 +13,20 @@ same command given with the new place. Exit code 0 means:
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.drills.kill_drill import (  # noqa: E402
-    POLL_SECONDS,
-    Verdict,
-    audit,
-    console,
-    events,
-    judge,
-    kill,
-    policylong,
-    round_versions,
-    run_undisturbed,
-    show,
-    start,
-    steps_finished,
-)
+from deploy.drills.disturbed_runs import Ground, arguments, as_undisturbed, audits, conclude, ground_of
+from deploy.drills.kill_drill import POLL_SECONDS, Verdict, events, kill, run_undisturbed, start, steps_finished
 
+QUICKSTART = ("--preset", "quickstart-small")
 LEFT_OUT = ("index", "locks")
 """Made again from the corpus's vectors; the operating system's."""
 
@@ -71,46 +56,32 @@ def restore(archive: Path, home: Path) -> None:
     subprocess.run(["tar", "--extract", "--file", str(archive), "--directory", str(home)], check=True)
 
 
-def drill(scratch: Path, run: Sequence[str]) -> Iterator[Verdict]:
+def drill(ground: Ground) -> Iterator[Verdict]:
     """The whole drill; yields what holds and what does not."""
-    undisturbed, lost, restored = scratch / "undisturbed", scratch / "lost", scratch / "elsewhere" / "restored"
-    log = scratch / "restored.log"
-    timeline = run_undisturbed(policylong(undisturbed, "run", *run), undisturbed, scratch / "undisturbed.log")
-    steps = steps_finished(events(undisturbed))
-    console.print(f"undisturbed: {timeline.total:.0f} s, {steps} steps")
-    code = run_half(policylong(lost, "run", *run), lost, log, steps // 2)
+    lost, restored = ground.home("lost"), ground.scratch / "elsewhere" / "restored"
+    log, backup = ground.log("restored"), ground.scratch / "backup.tar"
+    code = run_half(ground.command(lost), lost, log, ground.steps // 2)
     known = steps_finished(events(lost))
-    yield Verdict("the first half was stopped on request", code == 130, f"exit code {code}, {known} of {steps} steps")
-    back_up(lost, scratch / "backup.tar")
+    yield Verdict(
+        "the first half was stopped on request", code == 130, f"exit code {code}, {known} of {ground.steps} steps"
+    )
+    back_up(lost, backup)
     shutil.rmtree(lost)
-    restore(scratch / "backup.tar", restored)
-    megabytes = (scratch / "backup.tar").stat().st_size / 1e6
-    again = run_undisturbed(policylong(restored, "run", *run), restored, log)
+    restore(backup, restored)
+    megabytes = backup.stat().st_size / 1e6
+    again = run_undisturbed(ground.command(restored), restored, log)
     carried = f"{megabytes:.1f} MB restored, {steps_finished(events(restored)) - known} steps in {again.total:.0f} s"
     yield Verdict("the same command carries on in the restored home", True, carried)
-    yield from judge(undisturbed, restored, only_first=False)
-    for number in sorted(round_versions(restored)):
-        yield audit(restored, number, log)
+    yield from as_undisturbed(ground, restored)
+    yield from audits(ground, restored, "restored")
     yield Verdict("nothing was written where the home had been", not lost.exists(), str(lost))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Runs the drill; 0 when every claim holds, else 1."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--scratch", type=Path, help="a new folder for everything; a temporary one by default")
-    parser.add_argument("--keep", action="store_true", help="keep it")
-    parser.add_argument("run", nargs="*", help="options of policylong run, after --")
-    chosen = parser.parse_args(arguments)
-    scratch = chosen.scratch or Path(tempfile.mkdtemp(prefix="policylong-restore-"))
-    scratch.mkdir(parents=True, exist_ok=True)
-    verdicts = list(drill(scratch, chosen.run or ["--preset", "quickstart-small"]))
-    show(verdicts)
-    good = all(verdict.holds for verdict in verdicts)
-    if good and not chosen.keep:
-        shutil.rmtree(scratch)
-    else:
-        console.print(f"everything is in {scratch}")
-    return 0 if good else 1
+    chosen = arguments(__doc__ or "").parse_args(given)
+    ground = ground_of(chosen, usual=QUICKSTART)
+    return conclude(ground, drill(ground), keep=chosen.keep)
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def main(given: Sequence[str] | None = None) -> int:
         parts.append(qdrant(ground, chosen.seconds))
     if "mlflow" in wanted:
         parts.append(mlflow(ground, chosen.seconds, chosen.patience))
-    return conclude(ground, (verdict for part in parts for verdict in part), keep=chosen.keep)
+    return conclude(ground, *parts, keep=chosen.keep)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ every home:
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import signal
 import socket
@@ -49,6 +50,8 @@ TARGETS = ("flow", "worker", "server")
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 POLL_SECONDS = 0.2
 LIMIT_SECONDS = 3600.0
+_HOMES = 4
+"""So many times the homes that the shares would fill are begun at most."""
 DEPLOYMENT = "campaign/campaign"
 
 
@@ -185,9 +188,14 @@ def form_of(options: Sequence[str]) -> dict[str, Any]:
 def drill(
     ground: Ground, parameters: dict[str, Any], targets: Sequence[str], *, share: int, seed: int, longest: float
 ) -> Iterator[Verdict]:
-    """Yields the claims of every home and, in the end, how many kills of each kind there were."""
+    """Yields the claims of every home and, in the end, how many kills of each kind there were.
+
+    What is left of a home's share when its campaign has ended falls to the homes after it.
+    """
     made: Counter[str] = Counter()
-    for number, begin in enumerate(range(0, len(targets), share)):
+    for number in range(math.ceil(_HOMES * len(targets) / share)):
+        if made.total() == len(targets):
+            break
         name = f"killed-{number}"
         home, log = Home.open(ground.home(name)), ground.log(name)
         prefect_port, mlflow_port = free_ports(2)
@@ -196,7 +204,7 @@ def drill(
         dice = random.Random(f"{seed}:{number}")
         installation = installed.standing()
         try:
-            outcome = run_disturbed(installed, parameters, targets[begin : begin + share], dice, longest)
+            outcome = run_disturbed(installed, parameters, targets[made.total() :][:share], dice, longest)
             made.update(kill.split()[0] for kill in outcome.kills)
             yield Verdict(
                 f"{name}: the campaign ended well",

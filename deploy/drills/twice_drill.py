@@ -92,8 +92,7 @@ def main(given: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(given)
     ground = ground_of(chosen)
     at = moments(ground.steps, chosen.pairs - 1, random.Random(chosen.seed).uniform)
-    verdicts = (v for part in (drill(ground, at), audits(ground, ground.home("twice"), "audit")) for v in part)
-    return conclude(ground, verdicts, keep=chosen.keep)
+    return conclude(ground, drill(ground, at), audits(ground, ground.home("twice"), "audit"), keep=chosen.keep)
 
 
 if __name__ == "__main__":

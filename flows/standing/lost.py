@@ -10,7 +10,7 @@ from flows.standing.processes import flow_runs, members
 
 RUNS = 3
 """A run that was started so often is left crashed: something in it ends its worker. Ours."""
-_UNDER_WAY = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
+UNDER_WAY = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
 
 
 def carry_on_lost_runs(
@@ -43,12 +43,12 @@ def orphaned_runs(api: PrefectApi, pool: str, installation: str) -> set[str]:
 
 
 def _under_way(api: PrefectApi, pool: str) -> list[dict[str, Any]]:
-    asked = {"flow_runs": _UNDER_WAY, "work_pools": {"name": {"any_": [pool]}}}
+    asked = {"flow_runs": UNDER_WAY, "work_pools": {"name": {"any_": [pool]}}}
     return list(api.post("/flow_runs/filter", asked))
 
 
 def _children(api: PrefectApi, parent: str) -> list[dict[str, Any]]:
-    below = {**_UNDER_WAY, "parent_flow_run_id": {"any_": [parent]}}
+    below = {**UNDER_WAY, "parent_flow_run_id": {"any_": [parent]}}
     found = list(api.post("/flow_runs/filter", {"flow_runs": below}))
     return [*found, *(deeper for run in found for deeper in _children(api, run["id"]))]
 

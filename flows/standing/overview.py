@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flows.standing.api import PrefectApi
-from flows.standing.processes import same_process
+from flows.standing.processes import carries, same_process
 from flows.standing.record import Installation, read_installation
 from storage.errors import PolicylongError
 from storage.home import Home
@@ -66,7 +66,7 @@ def overview(home: Home) -> Overview | None:
 def _services(found: Installation) -> Iterator[str]:
     yield f"{found.state}: Prefect {found.prefect}, MLflow {found.mlflow}"
     for service in found.services:
-        lives = "up" if same_process(service.pid, service.started) else "ended"
+        lives = "up" if same_process(service.pid, service.started) or carries(service.pid, found.id) else "ended"
         again = f", started again {service.restarts} times" if service.restarts else ""
         yield f"{service.name} {lives}, process {service.pid}{again}"
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import psutil
+from pydantic import BaseModel, ConfigDict, Field
 
 MARK = "POLICYLONG_INSTALLATION"
 """Environment variable: the id of the installation that a process belongs to."""
@@ -19,6 +21,49 @@ FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 """Environment variable that Prefect sets in the process of a flow run."""
 _CLOCK_SECONDS = 1.0
 """Start times of one process differ by less than this between two readings."""
+
+
+class Identity(BaseModel):
+    """A process, known again when the clock was set meanwhile, and on a home that another machine mounts, too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pid: int
+    place: str = Field(description="Boot of the kernel and its space of process numbers; empty where nothing tells.")
+    started: float = Field(description="Ticks since the boot; Unix time in seconds where ``place`` is empty.")
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        """The process that has this number here now; ``None`` when none lives."""
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return None
+            if place := _place():
+                # After the name, which may hold anything, in brackets: fields 3 and on of proc(5); 22 is the start.
+                fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+                return cls(pid=pid, place=place, started=float(fields[19]))
+            return cls(pid=pid, place="", started=psutil.Process(pid).create_time())
+        except (psutil.Error, OSError, IndexError):
+            return None
+
+    @property
+    def lives(self) -> bool:
+        """Whether it lives here."""
+        found = Identity.of(self.pid)
+        return found is not None and found.place == self.place and abs(found.started - self.started) < _CLOCK_SECONDS
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has certainly ended: it was one of this boot of this machine, and does not live."""
+        return bool(self.place) and self.place == _place() and not self.lives
+
+
+def _place() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def same_process(pid: int, started: float) -> bool:

@@ -23,6 +23,10 @@ MLFLOW_PORT = 5000
 """The port that MLflow's documentation names."""
 SERVER, MLFLOW, PREPARE, GUARD = "prefect-server", "mlflow-server", "prepare", "guard"
 SUPERVISOR = "supervisor"
+LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
+"""Where Prefect's server notes who holds a deployment's slot. In its memory, as by default, the notes are lost with a
+server that is killed: Prefect then ends a long run because it can't renew its slot, and a slot may stay taken for ever.
+"""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -97,6 +101,7 @@ def environment(home: Home, options: Options, installation: str, service: str) -
     if str(ROOT) not in site.getsitepackages():
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     if service == SERVER:
+        variables.setdefault(LEASES, "prefect.server.concurrency.lease_storage.filesystem")
         return variables
     if secret := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         variables.setdefault("PREFECT_API_AUTH_STRING", secret)

@@ -38,6 +38,17 @@ def check_worker(address: str, pool: str) -> None:
     check_mlflow(os.environ.get("MLFLOW_TRACKING_URI", ""))
 
 
+def surroundings(home: Home, address: str) -> dict[str, str]:
+    """Environment variables that a worker sets for itself and for the processes of its runs."""
+    # Prefect runs hooks of a killed run by a script beside a module of its own that is called storage, as a package of
+    # ours is: the folder of a script is no place to import from.
+    variables = {"PREFECT_API_URL": address, "POLICYLONG_HOME": str(home.path), "PYTHONSAFEPATH": "1"}
+    variables["PREFECT_LOGGING_LEVEL"] = os.environ.get("PREFECT_LOGGING_LEVEL", "INFO")
+    if (installation := standing(home)) is not None:
+        variables["MLFLOW_TRACKING_URI"] = os.environ.get("MLFLOW_TRACKING_URI", installation.mlflow)
+    return variables
+
+
 def serve(home: Home, pool: str) -> None:
     """Runs what is deployed to a work pool in this home, until it is stopped.
 
@@ -46,11 +57,7 @@ def serve(home: Home, pool: str) -> None:
     """
     address = prefect_address(home)
     check_worker(address, pool)
-    os.environ["PREFECT_API_URL"] = address
-    os.environ["POLICYLONG_HOME"] = str(home.path)
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    if (installation := standing(home)) is not None:
-        os.environ.setdefault("MLFLOW_TRACKING_URI", installation.mlflow)
+    os.environ.update(surroundings(home, address))
     # Prefect makes a folder a run below the working directory's own rules; relative paths in presets mean the home's.
     os.chdir(Path(home.path))
     from prefect.settings import PREFECT_API_URL, temporary_settings

@@ -12,6 +12,8 @@ pairs (root, chunk):
                     more where some turn out to help
     literal         R passes of n, and R P K passes of c + s + n / 2: one per position and candidate
 
+Within a budget of verification (``within_budget``) a train root has fewer pairs and positives; the probe set has not.
+
     a root brings   n + s + k (1 + negatives_per_positive) (c + s) tokens     k = positives a root, on average
     roots needed    samples x target / (that x placed_share), at least one per sample
 
@@ -26,7 +28,7 @@ from dataclasses import dataclass, field
 
 from tasks.measurements.costs import Work, forward_flops, training_flops
 from tasks.measurements.model_shape import ModelShape
-from tasks.planning.yields import Yield
+from tasks.planning.yields import Yield, within_budget
 from tasks.rounds.building import BuildConfig
 
 
@@ -47,6 +49,8 @@ class Screening:
     """The forward passes of a round."""
 
     positions: int = 0
+    found: int = 0
+    """Pairs of position and candidate, verified or not."""
     pairs: int = 0
     """Verified pairs of position and candidate."""
     entropy: Work = field(default_factory=Work)
@@ -111,7 +115,8 @@ def plan_round(
     """The plan of one round; ``screens`` says whether its recipe looks for uncertainty, ``extra`` are the tokens of
     separator and BOS.
     """
-    target, wanted = build.assembly.target_tokens, build.samples
+    target, wanted, whole = build.assembly.target_tokens, build.samples, given
+    given = within_budget(build, whole)
     cost = given.chunk_tokens + extra
     per_positive = 1 + build.negatives.negatives_per_positive
     brings = given.root_tokens + extra + given.positives * per_positive * cost
@@ -121,7 +126,7 @@ def plan_round(
     needed = math.ceil((wanted or most) / placed) if screens else 0
     roots_in = samples * target / brings if brings < target else float(samples)
     contexts = round((samples * target - roots_in * (given.root_tokens + extra)) / cost) if screens else 0
-    screening = _screening(build, given, extra) if screens else Screening()
+    screening = _screening(build, whole, given, extra) if screens else Screening()
     steps = training.max_steps or math.ceil(math.ceil(samples / training.batch) * training.epochs)
     seen = steps * training.batch * target if training.max_steps else round(samples * target * training.epochs)
     return RoundPlan(
@@ -144,10 +149,11 @@ def plan_round(
     )
 
 
-def _screening(build: BuildConfig, given: Yield, extra: int) -> Screening:
+def _screening(build: BuildConfig, whole: Yield, given: Yield, extra: int) -> Screening:
     roots = build.roots.roots_per_round + build.roots.probe_roots
     length, front = round(given.root_tokens), given.chunk_tokens + extra
-    pairs = roots * given.pairs
+    pairs = build.roots.roots_per_round * given.pairs + build.roots.probe_roots * whole.pairs
+    found = round(roots * whole.pairs)
     together = 1 / given.distinct_share
     shared = round(front + given.root_tokens * together / (together + 1))
     entropy = Work.of_passes(roots, length, length)
@@ -155,12 +161,13 @@ def _screening(build: BuildConfig, given: Yield, extra: int) -> Screening:
     verification = Work(verification.passes, verification.tokens, verification.pairs, round(pairs))
     return Screening(
         positions=round(roots * given.positions),
+        found=found,
         pairs=round(pairs),
         entropy=entropy,
         verification=verification,
         placebo=_part(verification, build.verification.placebo_fraction),
         negatives=_negatives(build, given, front),
-        literal=entropy + Work.of_passes(round(pairs), round(front + given.root_tokens / 2), 1),
+        literal=entropy + Work.of_passes(found, round(front + given.root_tokens / 2), 1),
     )
 
 
@@ -191,7 +198,7 @@ def _disk(build: BuildConfig, given: Yield, screening: Screening, tokens: int, p
     negatives = roots * given.positives * build.negatives.depth if build.negatives.negatives_per_positive else 0.0
     rows = {
         "positions": screening.positions,
-        "candidates": screening.pairs * build.retrieval.overfetch,
+        "candidates": screening.found * build.retrieval.overfetch,
         "verdicts": screening.pairs,
         "negatives": negatives,
     }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.manifests import Manifest
 from tasks.rounds.building import BuildConfig
+from tasks.screening.ordering import learning_shards
 
 SEPARATOR_AND_BOS = 2
 """Tokens of a separator and a BOS where no tokenizer is at hand."""
+_ASSUMED = "assumed"
 
 
 class PlanConfig(BaseModel):
@@ -67,6 +70,11 @@ class Yield:
     source: str
 
     @property
+    def is_assumed(self) -> bool:
+        """Whether no round has shown it yet."""
+        return self.source == _ASSUMED
+
+    @property
     def pairs(self) -> float:
         """Pairs of position and candidate, of a root."""
         return self.positions * self.candidates
@@ -89,7 +97,7 @@ def assumed_yield(build: BuildConfig, plan: PlanConfig, largest_chunk: int | Non
         root_tokens=root,
         distinct_share=plan.distinct_share,
         placed_share=plan.placed_share,
-        source="assumed",
+        source=_ASSUMED,
     )
 
 
@@ -109,3 +117,28 @@ def measured_yield(manifest: Manifest, assumed: Yield, name: str) -> Yield:
         placed_share=assumed.placed_share,
         source=f"measured in {name}",
     )
+
+
+def verified_share(build: BuildConfig, given: Yield) -> float:
+    """Share of the passes of a train root that a budget of verification lets be made, the mean of all of them.
+
+    A root of N passes makes ``passes_per_root`` at most; with a quota it makes as many waves as hold that many
+    positives when these lie evenly over the passes, so an order that finds them earlier makes fewer. What a floor
+    leaves out is not known before a round: with a floor the share is an upper bound. The first shards have no budget
+    where an order is learned. A yield that was measured was measured within the budget.
+    """
+    config, passes = build.verification, given.pairs * given.distinct_share
+    if not config.ordered or not given.is_assumed or not passes:
+        return 1.0
+    made = passes if config.passes_per_root is None else min(passes, config.passes_per_root)
+    if config.quota is not None and given.positives:
+        made = min(made, config.wave * math.ceil(passes * config.quota / given.positives / config.wave))
+    shards = math.ceil(build.roots.roots_per_round / build.roots_per_shard)
+    exhaustive = learning_shards(config.learning_share, shards) / shards if config.learns else 0.0
+    return exhaustive + (1 - exhaustive) * made / passes
+
+
+def within_budget(build: BuildConfig, given: Yield) -> Yield:
+    """What a train root gives within the budget; its positives are as many as lie in the passes that it makes."""
+    share = verified_share(build, given)
+    return replace(given, candidates=given.candidates * share, positives=given.positives * share)

@@ -1,8 +1,9 @@
 """What an installation says when something of its surroundings is wrong: one line that names it, and no secret.
 
-A port that is taken, a second ``up``, a ``down`` without ``up``, a worker of another version, an unreachable Prefect or
-MLflow for a worker and a wrong Prefect key are in tests/flows/test_standing.py; Qdrant's key in
-tests/storage/test_vectors.py; MLflow's in tests/deploy/test_services_drill.py.
+Here the commands are given, and what starts a process is looked after. Each of the checks by itself, and what its line
+names, is in tests/flows/test_standing.py; a Qdrant that is away or refuses its key in tests/storage/test_vectors.py and
+test_qdrant_peers.py; an MLflow in tests/deploy/test_services_drill.py; a PostgreSQL below and in
+deploy/drills/postgres_drill.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,26 @@ import psutil
 import pytest
 
 from flows import server
+from flows.cli import main
 from flows.standing import supervisor
 from flows.standing.api import PrefectApi
 from flows.standing.processes import carries, members
 from flows.standing.record import Failure, standing, write_installation
 from flows.standing.services import SERVER, Options
 from flows.standing.supervisor import Supervisor, last_error
+from flows.standing.versions import own_version
 from storage.errors import ServiceError
 from storage.home import Home
 from tests.http_peer import peer
 from tests.standing_fakes import free_port, installation, sleepers
 
 __all__ = ["sleepers"]
+Said = Callable[..., tuple[int, str]]
 
+VERSION = (200, "3.8.8")
+OTHERS = {"/api/admin/version": VERSION, "/api/deployments/filter": (200, [{"version": "9.9"}])}
+OURS = {"/api/admin/version": VERSION, "/api/deployments/filter": (200, [{"version": own_version()}])}
+REFUSING = {"/api/admin/version": (401, {"exception_message": "Unauthorized"})}
 PREFECT_WITHOUT_POSTGRESQL = """\
 ERROR:    Traceback (most recent call last):
   File "asyncpg/connect_utils.py", line 969, in _connect_addr
@@ -47,12 +55,66 @@ Operation will be retried in 25.5 seconds
 """
 
 
-@pytest.mark.parametrize("said", [PREFECT_WITHOUT_POSTGRESQL, MLFLOW_WITHOUT_POSTGRESQL])
+@pytest.fixture
+def said(home_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Gives a command in the home; returns its exit code and its one line, and no process may be left of it."""
+    monkeypatch.setenv("PREFECT_API_KEY", "wrong-key")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def give(*words: str, **variables: str) -> tuple[int, str]:
+        before = set(psutil.Process().children(recursive=True))
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            code = main(["--home", str(home_path), *words])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert set(psutil.Process().children(recursive=True)) <= before
+        assert line.startswith("error: ")
+        assert line.rstrip(".").count(". ") >= 1, "what is wrong, and what to do"
+        assert "wrong-key" not in line
+        return code, line
+
+    return give
+
+
+def test_what_stands_against_up_and_down_is_one_line_and_nothing_is_started(home: Home, said: Said) -> None:
+    code, line = said("down")
+    assert (code, "nothing is up" in line) == (2, True), line
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, line = said("up", "--prefect-port", port, "--mlflow-port", str(free_port()))
+        assert (code, f"port {port} on 127.0.0.1 is taken" in line, "--prefect-port" in line) == (4, True, True), line
+    code, line = said("up", PREFECT_API_URL="http://prefect.example/api")
+    assert (code, "PREFECT_API_URL" in line) == (2, True), line
+    write_installation(home, first := installation())
+    code, line = said("up", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+    assert (code, first.prefect in line, "policylong down" in line) == (6, True, True), line
+
+
+def test_what_stands_against_a_worker_or_a_run_is_one_line(said: Said) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    for words in (("worker", "pool"), ("run", "--preset", "quickstart-small"), ("deploy",)):
+        code, line = said(*words, PREFECT_API_URL=f"{away}/api")
+        assert (code, f"Prefect at {away}/api does not answer" in line) == (4, True), line
+        with peer(REFUSING) as address:
+            code, line = said(*words, PREFECT_API_URL=f"{address}/api")
+        assert (code, "refuses the credentials" in line) == (2, True), line
+    with peer(OTHERS) as address:
+        code, line = said("worker", "pool", PREFECT_API_URL=f"{address}/api")
+    assert (code, "9.9 is deployed to work pool 'pool'" in line) == (2, True), line
+    with peer(OURS) as address:
+        code, line = said("worker", "pool", PREFECT_API_URL=f"{address}/api", MLFLOW_TRACKING_URI=away)
+    assert (code, f"MLflow at {away} does not answer" in line) == (4, True), line
+
+
+@pytest.mark.parametrize("told", [PREFECT_WITHOUT_POSTGRESQL, MLFLOW_WITHOUT_POSTGRESQL])
 def test_an_unreachable_postgresql_is_named_in_the_line_of_the_service_that_needs_it(
-    home: Home, monkeypatch: pytest.MonkeyPatch, said: str
+    home: Home, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    failing = [sys.executable, "-c", f"import sys; sys.stderr.write({said!r}); sys.exit(3)"]
+    failing = [sys.executable, "-c", f"import sys; sys.stderr.write({told!r}); sys.exit(3)"]
     monkeypatch.setattr(supervisor, "command", lambda *given: failing)
     starting = Supervisor(home, Options(free_port(), free_port()), uuid.uuid4().hex, pause=lambda seconds: None)
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1.*5432") as error:

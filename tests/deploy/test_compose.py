@@ -20,6 +20,7 @@ from flows.cli import app
 from flows.commands import register_all
 from flows.deploying import read_deployments
 from flows.standing import health
+from flows.standing.services import LEASES
 from storage.errors import ConfigError, PolicylongError, ServiceError
 from tests.http_peer import peer
 
@@ -95,6 +96,14 @@ def test_environments_name_settings_that_the_programs_have() -> None:
                 assert variable in known, variable
             if variable.startswith("MLFLOW_") and variable != "MLFLOW_BACKEND_STORE_URI":
                 assert hasattr(mlflow.environment_variables, variable), variable
+
+
+def test_who_holds_a_slot_outlives_the_prefect_server() -> None:
+    service = SERVICES["prefect-server"]
+    kept = service["environment"]["PREFECT_HOME"]
+    assert service["environment"][LEASES].endswith(".filesystem")
+    assert f"prefect:{kept}" in service["volumes"]
+    assert re.search(rf"--owner policylong .*{kept}\b", DOCKERFILE), "a new volume belongs to whom the image says"
 
 
 @each_service

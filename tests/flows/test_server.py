@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,9 @@ import psutil
 import pytest
 
 from flows import server
-from storage.errors import ServiceError
+from flows.standing import processes
+from flows.standing.processes import Identity
+from storage.errors import BusyError, ServiceError
 from storage.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,21 @@ _AFTER = """
     print(httpx.get(f"{page}/ui-settings").json()["api_url"].removeprefix(page))
 """
 
+_HEALTHY = """
+import http.server, os, socket, sys, threading
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+serving = http.server.HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+serving.socket = socket.socket(fileno=int(sys.argv[1].removeprefix("fd:")))
+threading.Thread(target=serving.serve_forever, daemon=True).start()
+while os.read(0, 100):
+    pass
+"""
+
 
 def python(script: str, home: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
@@ -77,7 +93,7 @@ def test_a_configured_server_is_used_as_it_is(home: Home, monkeypatch: pytest.Mo
     monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example:4200/api")
     with server.prefect_server(home) as address:
         assert address == "http://prefect.example:4200/api"
-    assert not (home / "prefect").exists()
+    assert [path for path in (home / "prefect").rglob("*") if path.is_file()] == []
 
 
 def test_a_server_that_does_not_start_is_one_clear_error(
@@ -93,12 +109,52 @@ def test_a_server_that_does_not_start_is_one_clear_error(
     assert (home / "prefect/server.log").read_text().strip() == "no"
 
 
-def test_a_process_counts_as_dead_when_another_has_its_number(home: Home) -> None:
-    mine = psutil.Process()
+def test_two_servers_do_not_make_one_database_at_the_same_time(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "server_process.py").write_text(_HEALTHY)
+    monkeypatch.setattr(server, "__file__", str(tmp_path / "server.py"))
+    monkeypatch.setattr(server, "START_SECONDS", 20.0)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with server.prefect_server(home), home.lock("prefect-server"):
+        monkeypatch.setattr(server, "START_SECONDS", 0.0)
+        monkeypatch.delenv("PREFECT_API_URL")
+        with pytest.raises(BusyError, match="prefect-server"), server.prefect_server(home):
+            pass
+
+
+def test_a_process_counts_as_dead_when_another_has_its_number(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = Identity.of(os.getpid())
+    assert mine is not None
     record = home.folder("prefect/processes") / f"{mine.pid}.json"
-    record.write_text(json.dumps({"pid": mine.pid, "started": mine.create_time() - 3600}))
-    assert not server._alive(record)
-    record.write_text(json.dumps({"pid": mine.pid, "started": mine.create_time()}))
-    assert server._alive(record)
+    for other in ({"started": mine.started - 3600}, {"place": "another boot"}):
+        record.write_text(mine.model_copy(update=other).model_dump_json())
+        assert not server._alive(record)
+    record.write_text(mine.model_dump_json())
+    assert server.living_commands(home) == [mine.pid]
+    # A clock that is set moves the start of every process, as psutil tells it.
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: 0.0)
+    assert server.living_commands(home) == [mine.pid]
     record.write_text("{")
     assert not server._alive(record)
+
+
+def test_a_process_is_gone_only_where_that_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    known, mine = Identity.of(ended.pid), Identity.of(os.getpid())
+    assert known is not None
+    assert mine is not None
+    assert (known.lives, known.is_gone, mine.is_gone) == (True, False, False)
+    ended.kill()
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert known.is_gone, "a zombie is no living process"
+    ended.communicate()
+    assert known.is_gone
+    assert not known.lives
+    assert Identity.of(ended.pid) is None
+    elsewhere = known.model_copy(update={"place": "another boot"})
+    assert (elsewhere.lives, elsewhere.is_gone) == (False, False)
+    monkeypatch.setattr(processes, "_place", lambda: "")
+    here = Identity.of(os.getpid())
+    assert here is not None
+    assert (here.lives, here.model_copy(update={"started": 0.0}).is_gone) == (True, False), "nothing tells the machine"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 import uuid
+from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from flows.standing import control, lost, worker
 from flows.standing.api import PrefectApi
 from flows.standing.processes import end, members, same_process
 from flows.standing.record import Failure, read_installation, standing, write_installation
-from flows.standing.services import MLFLOW, SERVER, Options, check_ports, command, environment
+from flows.standing.services import LEASES, MLFLOW, ROOT, SERVER, Options, check_ports, command, environment
 from flows.standing.supervisor import RESTARTS, Supervisor, last_error
 from flows.standing.versions import check_versions, own_version, same_version
 from storage.errors import BusyError, ConfigError, InputError, PolicylongError, ServiceError
@@ -202,6 +205,28 @@ def test_an_unreachable_mlflow_stands_against_a_worker(monkeypatch: pytest.Monke
     with peer(answers) as address, pytest.raises(ServiceError, match=r"MLflow at .* does not answer") as error:
         worker.check_worker(f"{address}/api", "pool")
     one_line(error)
+
+
+def test_who_holds_a_slot_is_known_to_the_next_server(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(LEASES, raising=False)
+    kept = import_module(environment(home, Options(), "mark", SERVER)[LEASES]).ConcurrencyLeaseStorage
+    lease = asyncio.run(kept(tmp_path).create_lease([], timedelta(seconds=300)))
+    assert asyncio.run(kept(tmp_path).renew_lease(lease.id, timedelta(seconds=300))), "else Prefect ends the run"
+    monkeypatch.setenv(LEASES, "another")
+    assert environment(home, Options(), "mark", SERVER)[LEASES] == "another"
+
+
+def test_a_run_s_processes_import_from_no_folder_of_prefect_s(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "storage.py").write_text("")
+    (tmp_path / "bootstrap.py").write_text("import storage.digests")
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = [sys.executable, str(tmp_path / "bootstrap.py")]
+    assert b"'storage' is not a package" in subprocess.run(run, env=variables, capture_output=True).stderr
+    variables |= worker.surroundings(home, "http://prefect.example/api")
+    assert subprocess.run(run, env=variables, capture_output=True).returncode == 0
+    assert variables["PREFECT_API_URL"] == "http://prefect.example/api"
 
 
 def test_a_worker_without_a_server_says_what_to_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

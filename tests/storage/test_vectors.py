@@ -5,6 +5,7 @@ The server engine runs against the client's own in-memory engine here, against p
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from pydantic import ValidationError
 from qdrant_client import QdrantClient
 
 from storage.corpora import Corpus, open_corpus, publish_corpus
-from storage.errors import BusyError, IntegrityError, ServiceError
+from storage.edge_collection import LEAST_BYTES
+from storage.errors import BusyError, IntegrityError, ResourceError, ServiceError
 from storage.hits import SCORE_STEP, Hit, VectorIndex, ordered_search
 from storage.home import Home
 from storage.schemas import CHUNKS, DOCUMENTS, QUARANTINE, VECTORS
@@ -184,6 +186,24 @@ def test_an_index_whose_files_are_damaged_is_a_clear_error(home: Home) -> None:
     with pytest.raises(IntegrityError, match="can't be used") as caught:
         ensure_index(home, corpus, IndexConfig())
     assert "Delete that folder" in caught.value.hint
+
+
+def test_without_room_for_the_engine_s_files_nothing_is_opened_or_loaded(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine writes through memory: on a disk that is full the system would end the process."""
+    corpus, real = make_corpus(home, unit_vectors(50)), shutil.disk_usage
+    free = iter([LEAST_BYTES, LEAST_BYTES - 1])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=next(free)))
+    with pytest.raises(ResourceError, match="the disk is full: 95 MiB are free") as error:
+        ensure_index(home, corpus, IndexConfig())
+    assert next(free, None) is None, "room was there when it was made, and not when it was to be loaded"
+    assert "run the same command again" in error.value.hint
+    monkeypatch.undo()
+    ensure_index(home, corpus, IndexConfig()).close()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=0))
+    with pytest.raises(ResourceError, match="the disk is full"):
+        ensure_index(home, corpus, IndexConfig())
 
 
 def test_vectors_that_are_missing_are_noticed_after_the_load(home: Home) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,8 +18,8 @@ from models.policy import load_config
 from storage.errors import ConfigError
 from storage.home import Home
 from tasks.measurements.model_shape import ModelShape, model_shape
-from tasks.planning.plan import Hours, TrainingPlan, plan_round, vector_bytes
-from tasks.planning.yields import PlanConfig, Yield, assumed_yield, measured_yield
+from tasks.planning.plan import Hours, RoundPlan, TrainingPlan, plan_round, vector_bytes
+from tasks.planning.yields import PlanConfig, Yield, assumed_yield, measured_yield, within_budget
 from tasks.rounds.building import BuildConfig
 from tasks.samples.assembly import AssemblyConfig
 from tasks.screening.entropy import EntropyConfig
@@ -75,6 +77,44 @@ def test_a_round_by_hand() -> None:
         "policy": 8_000,
     }
     assert plan.disk_while_training == 3 * 12 * 2_000
+
+
+def test_a_budget_of_verification_by_hand() -> None:
+    def planned(**budget: Any) -> RoundPlan:
+        build = BUILD.model_copy(
+            update={"roots_per_shard": 10, "verification": VerificationConfig(placebo_fraction=0.25, **budget)}
+        )
+        return plan_round(build, GIVEN, SHAPE, TRAINING, screens=True, extra=2)
+
+    whole = planned()
+    # A root has 4 x 8 / 2 = 16 passes, 12 of which it may make; the 20 roots of the probe set make all.
+    capped = planned(ordering="rank", passes_per_root=12)
+    assert capped.screening.verification.passes == 100 * 12 + 20 * 16
+    assert (capped.positives, capped.screening.pairs) == (round(100 * 5 * 12 / 16), 100 * 24 + 20 * 32)
+    assert capped.roots_needed > whole.roots_needed
+    assert (capped.screening.found, capped.literal_flops) == (whole.screening.pairs, whole.literal_flops)
+    assert whole.screening.found == whole.screening.pairs
+    assert capped.screening_flops < whole.screening_flops
+    # Two of five positives lie in 6.4 of the 16 passes: two waves of four.
+    assert planned(ordering="rank", quota=2, wave=4).screening.verification.passes == 100 * 8 + 20 * 16
+    # Two of the ten shards are verified whole: the eighth part of them, rounded up.
+    learned = planned(ordering="expected-yield", passes_per_root=12)
+    assert learned.screening.verification.passes == 20 * 16 + 80 * 12 + 20 * 16
+    assert planned(ordering="expected-yield", floor=0.5).screening == whole.screening, "an upper bound"
+    assert planned(ordering="rank", quota=500, passes_per_root=99).screening == whole.screening
+    measured = dataclasses.replace(GIVEN, source="measured in round 1")
+    assert (
+        within_budget(BUILD.model_copy(update={"verification": VerificationConfig(ordering="rank", quota=1)}), measured)
+        == measured
+    )
+
+
+def test_a_dry_run_tells_what_a_budget_leaves(home_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--home", str(home_path), "run", "--dry-run", "--set", "build.verification.ordering=expected-yield"]
+    assert main([*words, "--set", "build.verification.floor=0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert "verified of a train root's passes" in shown
+    assert "screening is an upper bound" in shown
 
 
 def test_verified_negatives_are_read_before_a_root_up_to_its_last_position() -> None:

@@ -15,11 +15,12 @@ from models.embedders import EmbedderConfig, load_embedder
 from models.policy import load_policy, load_tokenizer
 from storage.checkpoints import StepKey, checkpoint_path, finished, run_step, work_uri
 from storage.digests import digest_file
-from storage.errors import InputError, PolicyError, PolicylongError
+from storage.errors import ConfigError, InputError, PolicyError, PolicylongError
 from storage.home import Home
 from storage.inside import inside
 from storage.refs import Ref
 from storage.schemas import UNPLACED
+from storage.shared import SharedStorage
 from storage.tables import write_table
 from tasks.corpus.sources import find_sources
 from tasks.exporting.audit import audit_export
@@ -154,6 +155,18 @@ def test_a_step_s_record_that_leads_out_of_the_home_is_not_believed(home: Home, 
     assert digest_file(home.path / "../outside.parquet") == made.sha256, "its bytes would be believed"
     assert finished(home, key) is None
     assert not record.exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.parquet", "link/outside.parquet", "/outside.parquet"])
+def test_a_node_s_answer_brings_no_file_out_of_the_home(home: Home, tmp_path: Path, name: str) -> None:
+    storage, file = SharedStorage((tmp_path / "shared").as_uri()), tmp_path / "file"
+    file.write_text("a table")
+    storage.put(file, digest_file(file))
+    (home / "link").symlink_to(tmp_path)
+    assert storage.fetch_once(home, "work/inside.parquet", digest_file(file)).read_text() == "a table"
+    with pytest.raises(ConfigError, match="leads out of the home folder"):
+        storage.fetch_once(home, name, digest_file(file))
+    assert not list(tmp_path.glob("outside*"))
 
 
 @pytest.mark.parametrize("place", ["filename", "split"])
