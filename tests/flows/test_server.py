@@ -116,11 +116,13 @@ def test_two_servers_do_not_make_one_database_at_the_same_time(
     monkeypatch.setattr(server, "__file__", str(tmp_path / "server.py"))
     monkeypatch.setattr(server, "START_SECONDS", 20.0)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    with server.prefect_server(home), home.lock("prefect-server"):
-        monkeypatch.setattr(server, "START_SECONDS", 0.0)
-        monkeypatch.delenv("PREFECT_API_URL")
+    with server.prefect_server(home), home.lock("prefect-server"), pytest.MonkeyPatch.context() as other:
+        other.setattr(server, "START_SECONDS", 0.0)
+        # Put back before the server's own end takes it away, or later tests would find it.
+        other.delenv("PREFECT_API_URL")
         with pytest.raises(BusyError, match="prefect-server"), server.prefect_server(home):
             pass
+    assert "PREFECT_API_URL" not in os.environ
 
 
 def test_a_process_counts_as_dead_when_another_has_its_number(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
