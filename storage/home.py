@@ -1,6 +1,6 @@
 """The home folder: everything that runs make lies in it, each kind of thing in its own place.
 
-corpora/<digest16>/      documents, chunks, vectors, quarantine, corpus.json     names/<name>.json points at one
+corpora/<digest16>/      documents, chunks, tokens, vectors, quarantine, corpus.json     names/<name>.json points at one
 index/<collection>/      the embedded vector index (can be made again from the vectors)
 policies/<digest16>/     weights, config, tokenizer; policy.json names parent and version trained on
 work/<step>/<key>.parquet     tables of unfinished and finished steps, named by cache key

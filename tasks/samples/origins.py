@@ -15,7 +15,7 @@ from storage.chunk_tokens import ChunkTokens
 from storage.corpora import Corpus
 from storage.home import Home
 from storage.refs import Ref
-from storage.tables import RowReader
+from storage.tables import RowReader, check_unchanged
 from tasks.screening.passages import Passages
 
 Ids = NDArray[np.int32]
@@ -113,8 +113,13 @@ class TokenisedChunks:
 
 
 def open_chunks(home: Home, corpus: Corpus, roots: Ref, tokenizer: PreTrainedTokenizerBase, digest: str) -> Chunks:
-    """The chunks of a corpus as the tokenizer of this digest has them: as the corpus stores them where it does."""
+    """The chunks of a corpus as the tokenizer of this digest has them: as the corpus stores them where it does.
+
+    Raises ``IntegrityError`` when the stored tokens are not those that the corpus was published with.
+    """
     counted = corpus.manifest.get("chunking", {}).get("tokenizer") == digest
     if counted and corpus.tokens is not None:
+        # Not compressed: nothing but the digest would notice another token.
+        check_unchanged(home.path, corpus.tokens)
         return StoredChunks(home.path, corpus.tokens)
     return TokenisedChunks(home, corpus, roots, tokenizer, counted=counted)

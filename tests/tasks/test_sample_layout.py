@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from storage.chunk_tokens import write_chunk_tokens
 from storage.digests import digest_json
+from storage.errors import IntegrityError
 from storage.home import Home
 from storage.schemas import SAMPLES
 from storage.tables import write_batches, write_table
 from tasks.samples.layout import Segment, sample_row
-from tasks.samples.origins import StoredChunks, TokenisedChunks
+from tasks.samples.origins import StoredChunks, TokenisedChunks, open_chunks
 from tests.word_world import make_word_world, word_tokenizer
 
 SEGMENT = ("kind", "root_id", "chunk_id", "doc_id", "start", "end", "source_start")
@@ -69,6 +70,24 @@ def test_a_null_where_none_may_be_is_a_defect(tmp_path: Path) -> None:
     broken = row.set_column(0, SAMPLES.arrow.field(0), pa.array([None], pa.string()))
     with pytest.raises(ValueError, match="sample_id has a null"):
         write_batches(tmp_path, "a.parquet", SAMPLES, [broken])
+
+
+def test_another_token_in_the_corpus_is_noticed_before_it_is_in_a_sample(home: Home) -> None:
+    tokenizer = word_tokenizer(["w0", "w1"])
+    world = make_word_world(home, tokenizer, [["w0 w1", "w1 w1"], ["w0 w0"]], [(0, 0, 1)])
+    ref = write_chunk_tokens(home.path, "work/tokens.arrow", (("c", 0, [2, 3]) for _ in world.chunk_rows))
+    manifest = {**world.corpus.manifest, "chunking": {"tokenizer": "its digest"}}
+    corpus = world.corpus.model_copy(update={"tokens": ref, "manifest": manifest})
+    opened = open_chunks(home, corpus, world.roots, tokenizer, "its digest")
+    assert opened.spelled(0)[1].tolist() == [2, 3]
+    opened.close()
+    path = home / ref.uri
+    path.write_bytes(path.read_bytes().replace(b"\x02\0\0\0\x03\0\0\0", b"\x02\0\0\0\x02\0\0\0"))
+    with pytest.raises(IntegrityError, match=r"work/tokens\.arrow was changed"):
+        open_chunks(home, corpus, world.roots, tokenizer, "its digest")
+    other = open_chunks(home, corpus, world.roots, tokenizer, "another digest")
+    assert other.spelled(0)[1].tolist() == [2, 3]
+    other.close()
 
 
 def test_stored_chunks_are_what_the_tokenizer_makes_of_their_texts(home: Home) -> None:
