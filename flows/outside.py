@@ -1,10 +1,10 @@
 """Flow runs of a home on a Prefect server that others have as well.
 
-A command that is killed there leaves flow runs that stay *Running* for ever. Whether a run is dead can't be seen on
-the server, so each command tags its runs with a word of its own and notes the word in the home, with what names its
-process. The next command in the home marks the runs of such a word *Crashed* once that process has certainly ended: it
-was one of this machine, since its last start. What ran elsewhere is left alone, and so are runs of deployments, which
-a worker looks after.
+A command that is killed there, or that ends because the server is away, leaves flow runs that stay *Running* for ever.
+Whether a run is dead can't be seen on the server, so each command tags its runs with a word of its own and notes the
+word in the home, with what names its process; one that ends well takes the note away. The next command in the home
+marks the runs of such a word *Crashed* once that process has certainly ended: it was one of this machine, since its
+last start. What ran elsewhere is left alone, and so are runs of deployments, which a worker looks after.
 """
 
 from __future__ import annotations
@@ -43,24 +43,25 @@ class Command(BaseModel):
 
 @contextmanager
 def on_a_server_of_others(home: Home, address: str) -> Iterator[None]:
-    """Notes and tags the flow runs of this process, and marks those of killed ones before it, while the block runs."""
+    """Notes and tags the flow runs of this process, and marks those of dead ones before it, while the block runs.
+
+    The note of a block that raises is kept: whether the server was told of it is seen by the next command.
+    """
     from prefect import tags
 
     process = Identity.of(os.getpid())
     assert process is not None
     mine = Command(word=uuid.uuid4().hex[:12], server=digest_text(address), process=process)
-    mark_killed(home, address)
+    mark_dead(home, address)
     path = home.folder(FOLDER) / f"{mine.word}.json"
     write_json(path, mine.model_dump(mode="json"))
-    try:
-        with tags(f"{TAG}{mine.word}"):
-            yield
-    finally:
-        path.unlink(missing_ok=True)
+    with tags(f"{TAG}{mine.word}"):
+        yield
+    path.unlink(missing_ok=True)
 
 
-def mark_killed(home: Home, address: str) -> int:
-    """Marks the runs that killed commands of this home left on the server as crashed; gives how many.
+def mark_dead(home: Home, address: str) -> int:
+    """Marks the runs that dead commands of this home left on the server as crashed; gives how many.
 
     A server that does not answer or refuses is asked again by the next command.
     """
@@ -83,7 +84,7 @@ def _mark(api: PrefectApi, tag: str) -> int:
         if found <= marked:  # the server does not take it: no use in asking for ever
             break
         for run in found - marked:
-            state = {"type": "CRASHED", "message": "The process was killed; the same command carries on."}
+            state = {"type": "CRASHED", "message": "It ended without a word to the server; the same command carries on."}
             api.post(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
         marked |= found
     return len(marked)

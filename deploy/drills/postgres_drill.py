@@ -10,7 +10,7 @@ them by PREFECT_API_URL and MLFLOW_TRACKING_URI. Half way PostgreSQL is ended as
 one more attempt, comes back, and the same command carries on. Exit code 0 means:
 
 - every round has the version that the run without servers gave, no step was finished twice, the audits pass,
-- runs of both servers are rows of PostgreSQL, and neither has a database in the home,
+- runs of both servers are rows of PostgreSQL, neither has a database in the home, and no flow run is left under way,
 - each attempt without PostgreSQL ended with one line and exit code 4,
 - the servers' processes lived through it, and the password is in no file but PostgreSQL's own.
 """
@@ -54,6 +54,7 @@ from deploy.drills.postgres_cluster import HOST, Cluster, free_port  # noqa: E40
 
 PREFECT, MLFLOW = "prefect", "mlflow"
 START_SECONDS, ATTEMPT_SECONDS = 240.0, 1800.0
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 SERVICE_GONE = 4
 """Exit code of a service that does not answer (docs/operations.md)."""
 
@@ -228,6 +229,7 @@ def recorded(cluster: Cluster, home: Path) -> Iterator[Verdict]:
     flows = dict(cluster.ask(PREFECT, "SELECT state_type::text, count(*) FROM flow_run GROUP BY 1"))
     tasks = cluster.ask(PREFECT, "SELECT count(*) FROM task_run")[0][0]
     detail = ", ".join(f"{count} {state.lower()}" for state, count in sorted(flows.items()))
+    yield Verdict("no flow run is left under way", flows.keys() <= ENDED, detail)
     yield Verdict(
         "Prefect's runs are rows of PostgreSQL", flows.get("COMPLETED", 0) > 0, f"flow runs {detail}; {tasks} task runs"
     )

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from flows import outside
-from flows.outside import TAG, Command, mark_killed, on_a_server_of_others
+from flows.outside import TAG, Command, mark_dead, on_a_server_of_others
 from flows.standing.processes import Identity
 from storage.digests import digest_text
+from storage.errors import ServiceError
 from storage.files import write_json
 from storage.home import Home
 from tests.http_peer import peer
@@ -68,8 +69,8 @@ def test_runs_of_a_killed_command_are_marked_and_no_others(home: Home, killed: I
         for word, process in {"dead": killed, "living": mine, "far": far}.items():
             note(home, address, word, process)
         note(home, "http://another/api", "other", killed)
-        assert mark_killed(home, address) == 2
-        assert mark_killed(home, address) == 0
+        assert mark_dead(home, address) == 2
+        assert mark_dead(home, address) == 0
     assert runs.states == {"a": "CRASHED", "b": "CRASHED", "c": "RUNNING", "d": "RUNNING", "e": "RUNNING"}
     assert all(asked["deployment_id"] == {"is_null_": True} for asked in runs.asked), "workers look after theirs"
     assert all("RUNNING" in asked["state"]["type"]["any_"] for asked in runs.asked)
@@ -79,7 +80,7 @@ def test_runs_of_a_killed_command_are_marked_and_no_others(home: Home, killed: I
 def test_a_server_that_is_away_is_asked_by_the_next_command(home: Home, killed: Identity) -> None:
     address = f"http://127.0.0.1:{free_port()}/api"
     note(home, address, "dead", killed)
-    assert mark_killed(home, address) == 0
+    assert mark_dead(home, address) == 0
     assert (home / outside.FOLDER / "dead.json").is_file()
 
 
@@ -97,10 +98,19 @@ def test_a_command_notes_and_tags_its_runs_while_it_goes_on(home: Home) -> None:
     assert TagsContext.get().current_tags == set()
 
 
+def test_a_command_that_ends_with_an_error_leaves_its_note_to_the_next_one(home: Home) -> None:
+    address = f"http://127.0.0.1:{free_port()}/api"
+    with pytest.raises(ServiceError), on_a_server_of_others(home, address):
+        raise ServiceError("the server is away")
+    (path,) = (home / outside.FOLDER).iterdir()
+    with on_a_server_of_others(home, address):
+        assert path.is_file(), "its process lives"
+
+
 def test_a_server_that_does_not_take_the_state_is_not_asked_for_ever(home: Home, killed: Identity) -> None:
     runs = Runs({"a": f"{TAG}dead"})
     runs._set = lambda run, body: {"status": "REJECT"}  # type: ignore[method-assign]
     with peer(runs) as address:
         note(home, f"{address}/api", "dead", killed)
-        assert mark_killed(home, f"{address}/api") == 1
+        assert mark_dead(home, f"{address}/api") == 1
     assert runs.states == {"a": "RUNNING"}
