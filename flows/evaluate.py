@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow, task
 
 from flows.logs import say
-from storage.corpora import open_corpus
+from storage.corpora import corpus_to_read
 from storage.home import Home
 from tasks.measurements.context_gain import ContextGainConfig, context_gain
 
@@ -37,4 +37,4 @@ def measure_context_gain(
 ) -> dict[str, Any]:
     """See ``tasks.measurements.context_gain.context_gain``."""
     home = Home.open(Path(home_path))
-    return context_gain(home, policy, open_corpus(home, corpus), config).model_dump(mode="json")
+    return context_gain(home, policy, corpus_to_read(home, corpus), config).model_dump(mode="json")

@@ -84,7 +84,10 @@ def _mark(api: PrefectApi, tag: str) -> int:
         if found <= marked:  # the server does not take it: no use in asking for ever
             break
         for run in found - marked:
-            state = {"type": "CRASHED", "message": "It ended without a word to the server; the same command carries on."}
+            state = {
+                "type": "CRASHED",
+                "message": "It ended without a word to the server; the same command carries on.",
+            }
             api.post(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
         marked |= found
     return len(marked)

@@ -22,7 +22,7 @@ from storage.errors import ConfigError, InputError, IntegrityError
 from storage.files import place, read_json, write_json
 from storage.home import Home
 from storage.refs import Ref
-from storage.tables import check_ref
+from storage.tables import check_ref, check_unchanged
 
 MANIFEST = "corpus.json"
 DIGITS = 16
@@ -129,6 +129,27 @@ def open_corpus(home: Home, name_or_digest: str) -> Corpus:
         f"corpus {name_or_digest!r} {problem} (there: {names}).",
         hint="Make one with: policylong ingest PATH --name NAME",
     )
+
+
+def corpus_to_read(home: Home, name_or_digest: str) -> Corpus:
+    """``open_corpus`` for work whose output rests on the texts: raises as it and, for documents and chunks,
+    ``check_corpus_table`` do.
+    """
+    corpus = open_corpus(home, name_or_digest)
+    for ref in (corpus.documents, corpus.chunks):
+        check_corpus_table(home, ref)
+    return corpus
+
+
+def check_corpus_table(home: Home, ref: Ref) -> None:
+    """Hashes a table of a corpus, once in a process while the file system shows no change.
+
+    Raises ``IntegrityError`` when it is not what the corpus was published with.
+    """
+    try:
+        check_unchanged(home.path, ref)
+    except IntegrityError as error:
+        raise IntegrityError(error.message, hint="Run policylong ingest again to put it right.") from error
 
 
 def list_corpora(home: Home) -> list[Corpus]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from storage.addresses import split_credentials
-from storage.corpora import Corpus
+from storage.corpora import Corpus, check_corpus_table
 from storage.digests import short
 from storage.errors import IntegrityError
 from storage.hits import Hit, VectorIndex
@@ -130,8 +130,11 @@ def prepare_index(home: Home, corpus: Corpus, config: IndexConfig) -> None:
 
 
 def fill(home: Home, index: VectorIndex, corpus: Corpus) -> None:
-    """Loads all vectors of a corpus; raises ``IntegrityError`` when the index then holds another number of them."""
+    """Loads all vectors of a corpus; raises ``IntegrityError`` when a table of them was changed or the index then holds
+    another number of them.
+    """
     for ref in corpus.vectors:
+        check_corpus_table(home, ref)
         for ids, vectors in vector_batches(home, ref, corpus.dimension):
             index.load(ids, vectors)
     if (count := index.count()) != corpus.chunks.rows:

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from models.policy import DTypeName, pick_device
 from storage.checkpoints import StepKey, checkpoint_path
-from storage.corpora import Corpus, open_corpus
+from storage.corpora import Corpus, corpus_to_read
 from storage.digests import short
 from storage.errors import IntegrityError, PolicyError
 from storage.files import read_json, write_json
@@ -125,7 +125,7 @@ class MeasuredVersion:
     @property
     def corpus(self) -> Corpus:
         """The corpus it was built from; raises ``InputError`` when it is not in this home."""
-        return open_corpus(self.home, self.manifest.corpus)
+        return corpus_to_read(self.home, self.manifest.corpus)
 
     def refs(self, table: str) -> tuple[Ref, ...]:
         """Its shards of a table, in order; none when its recipe has no such table."""

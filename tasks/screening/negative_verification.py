@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.scoring import Context
 from storage.checkpoints import work_uri
-from storage.corpora import open_corpus
+from storage.corpora import corpus_to_read
 from storage.errors import ConfigError, IntegrityError
 from storage.home import Home
 from storage.refs import Ref
@@ -145,7 +145,7 @@ class _Judge:
 
     def __init__(self, home: Home, inputs: NegativeVerificationInputs) -> None:
         self.policy = policy_for(inputs.policy)
-        corpus = open_corpus(home, inputs.corpus)
+        corpus = corpus_to_read(home, inputs.corpus)
         self.passages = Passages(
             home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents, tokenizer=self.policy.tokenizer
         )

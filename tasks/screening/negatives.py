@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.checkpoints import work_uri
-from storage.corpora import open_corpus
+from storage.corpora import corpus_to_read
 from storage.home import Home
 from storage.refs import Ref
 from storage.schemas import NEGATIVES
@@ -65,7 +65,7 @@ def find_negatives(home: Home, inputs: NegativesInputs, config: NegativesConfig)
     kept = read_table(home.path, inputs.verdicts, ["root", "chunk", "kept"]).filter(pl.col("kept"))
     rows: list[dict[str, Any]] = []
     if len(kept) and config.negatives_per_positive:
-        corpus = open_corpus(home, inputs.corpus)
+        corpus = corpus_to_read(home, inputs.corpus)
         passages = Passages(home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents)
         index = index_for(home, corpus, inputs.index)
         for root, seeds in kept.unique(["root", "chunk"]).sort("root", "chunk").group_by("root", maintain_order=True):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.policy import load_tokenizer
 from storage.checkpoints import work_uri
-from storage.corpora import open_corpus
+from storage.corpora import corpus_to_read
 from storage.home import Home
 from storage.refs import Ref
 from storage.schemas import ORDERING, PASSES, VERDICTS
@@ -66,7 +66,7 @@ class OrderedInputs(VerificationInputs):
 def learn_ordering(home: Home, inputs: LearningInputs, config: LearningConfig) -> dict[str, Ref]:
     """Fits the model of the expected yield: table ``ordering``."""
     key = learn_ordering.key(inputs, config)
-    corpus = open_corpus(home, inputs.corpus)
+    corpus = corpus_to_read(home, inputs.corpus)
     tokenizer = load_tokenizer(Path(inputs.tokenizer_folder))
     passages = Passages(home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents, tokenizer=tokenizer)
     share = config.most_pairs / max(1, sum(ref.rows for ref in inputs.verdicts))

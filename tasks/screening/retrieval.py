@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from models.embedders import EmbedderConfig
 from storage.checkpoints import work_uri
-from storage.corpora import Corpus, open_corpus
+from storage.corpora import Corpus, corpus_to_read
 from storage.errors import ConfigError
 from storage.home import Home
 from storage.refs import Ref
@@ -119,7 +119,7 @@ def retrieve(home: Home, inputs: RetrievalInputs, config: RetrievalConfig) -> di
     """Embeds each position's query, finds its nearest chunks and marks the excluded ones: table ``candidates``."""
     key = retrieve.key(inputs, config)
     frame = read_table(home.path, inputs.positions, ["root", "t", "query"])
-    corpus = open_corpus(home, inputs.corpus)
+    corpus = corpus_to_read(home, inputs.corpus)
     rows: list[dict[str, Any]] = []
     if len(frame):
         passages = Passages(home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents)

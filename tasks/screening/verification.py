@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from models.scoring import Context, Scores
 from storage.checkpoints import work_uri
-from storage.corpora import open_corpus
+from storage.corpora import corpus_to_read
 from storage.errors import ConfigError
 from storage.home import Home
 from storage.refs import Ref
@@ -190,7 +190,7 @@ class Judge:
 
     def __init__(self, home: Home, inputs: VerificationInputs, config: VerificationConfig) -> None:
         self.policy: ReadyPolicy = policy_for(inputs.policy)
-        corpus = open_corpus(home, inputs.corpus)
+        corpus = corpus_to_read(home, inputs.corpus)
         self.passages = Passages(
             home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents, tokenizer=self.policy.tokenizer
         )

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from models.policy import load_tokenizer
 from storage.checkpoints import work_uri
-from storage.corpora import open_corpus
+from storage.corpora import corpus_to_read
 from storage.errors import InputError
 from storage.home import Home
 from storage.refs import Ref
@@ -85,7 +85,7 @@ class _Interleaving:
     """Plans, meta-chunks and candidates read side by side, in the order of the roots table."""
 
     def __init__(self, home: Home, inputs: InterleavingInputs, config: NextLongOptions) -> None:
-        corpus = open_corpus(home, inputs.corpus)
+        corpus = corpus_to_read(home, inputs.corpus)
         tokenizer = load_tokenizer(Path(inputs.policy.folder), remote_code=inputs.policy.remote_code)
         self._home, self._inputs, self._config = home, inputs, config
         self._form = Form(inputs.target_tokens, bos_ids(tokenizer), separator_ids(tokenizer, inputs.separator))

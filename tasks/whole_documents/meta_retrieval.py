@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.embedders import EmbedderConfig
 from storage.checkpoints import work_uri
-from storage.corpora import open_corpus
+from storage.corpora import corpus_to_read
 from storage.errors import ConfigError
 from storage.home import Home
 from storage.refs import Ref
@@ -82,7 +82,7 @@ def retrieve_for_meta_chunks(home: Home, inputs: MetaRetrievalInputs, config: Ne
         for piece in plan.pieces
         if inputs.first_root <= piece.row < inputs.stop_root
     }
-    corpus = open_corpus(home, inputs.corpus)
+    corpus = corpus_to_read(home, inputs.corpus)
     passages = Passages(home, roots=inputs.roots, chunks=corpus.chunks, documents=corpus.documents)
     index, embedder = index_for(home, corpus, inputs.index), embedder_for(inputs.embedder)
     if embedder.digest != corpus.embedder_digest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.corpora import Corpus, list_corpora, name_corpus, open_corpus, publish_corpus
+from storage.corpora import Corpus, corpus_to_read, list_corpora, name_corpus, open_corpus, publish_corpus
 from storage.errors import ConfigError, InputError, IntegrityError
 from storage.home import Home
 from storage.refs import Ref
@@ -82,6 +82,19 @@ def test_a_damaged_table_is_not_published(home: Home) -> None:
     with pytest.raises(IntegrityError, match=r"d.parquet was changed"):
         publish_corpus(home, {}, refs)
     assert list_corpora(home) == []
+
+
+@pytest.mark.parametrize("table", ["documents", "chunks"])
+def test_a_table_that_was_changed_is_noticed_before_it_is_read(home: Home, table: str) -> None:
+    corpus = made(home)
+    assert corpus_to_read(home, "small") == open_corpus(home, "small")
+    path = home / getattr(corpus, table).uri
+    before = path.read_bytes()
+    path.unlink()
+    path.write_bytes(before[:-9] + bytes([before[-9] ^ 1]) + before[-8:])
+    with pytest.raises(IntegrityError, match=rf"{table}.parquet was changed") as caught:
+        corpus_to_read(home, "small")
+    assert "policylong ingest" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../a", ".hidden", "a/b"])

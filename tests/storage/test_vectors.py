@@ -212,6 +212,17 @@ def test_vectors_that_are_missing_are_noticed_after_the_load(home: Home) -> None
         ensure_index(home, corpus, IndexConfig())
 
 
+def test_a_vector_that_was_changed_is_noticed_before_the_load(home: Home) -> None:
+    corpus = make_corpus(home, unit_vectors(50))
+    path = home / corpus.vectors[0].uri
+    before = path.read_bytes()
+    path.unlink()
+    path.write_bytes(before.replace(before[300:304], b"\0\0\0\0", 1))
+    with pytest.raises(IntegrityError, match=r"vectors-00000.parquet was changed") as caught:
+        ensure_index(home, corpus, IndexConfig())
+    assert "policylong ingest" in caught.value.hint
+
+
 def test_the_server_is_filled_once_and_the_alias_moves(home: Home, tmp_path: Path) -> None:
     client = QdrantClient(":memory:")
     first = make_corpus(home, unit_vectors(60))
