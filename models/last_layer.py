@@ -2,30 +2,22 @@
 
 Keys and values of the last layer are needed of every token, its queries and all that follows the attention only where
 a prediction is scored. Which modules those are differs between families, so it is tried out: a module's answer for the
-tokens that are not needed is replaced by NaN, and it may be narrowed when no needed token's output notices. Ours; it
-saves about two thirds of one layer.
+tokens that are not needed is replaced by NaN, and it may be narrowed when no needed token's output notices. The
+attention itself (``models.needed_queries``) is tried in the same way. Ours; it saves about two thirds of one layer.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.needed_queries import Needed, NeededQueries
+
 _TOKENS = 16
-
-
-class _Needed(threading.local):
-    """The tokens that this thread's forward pass is about: rows and places (int64 [m]) in a batch [b, n]."""
-
-    at: tuple[Tensor, Tensor] | None = None
-    batch: torch.Size = torch.Size()
-    """Rows and places of the batch, as the module that is being narrowed was given it."""
-    fill: float = 0.0
 
 
 class LastLayer:
@@ -33,19 +25,24 @@ class LastLayer:
 
     def __init__(self, model: Any, run: Callable[[Tensor], Tensor]) -> None:
         """``run`` is ids [b, n] to hidden [b, n, h], by the model; it must be in eval mode."""
-        self._needed = _Needed()
+        self._needed = Needed()
         self.narrowed: tuple[str, ...] = ()
         """Names of these modules in the layer."""
+        self.queries = False
+        """Whether its attention is narrowed as well."""
         layer = last_layer(model)
         if layer is not None:
-            self.narrowed = tuple(self._narrow(layer, _Probe(model, layer, run), ""))
+            probe = _Probe(model, layer, run)
+            self.narrowed = tuple(self._narrow(layer, probe, ""))
+            self.queries = self._narrow_queries(layer, probe)
 
     @contextmanager
     def only(self, rows: Tensor, places: Tensor) -> Iterator[None]:
-        """Forward passes of this thread are right at the tokens (rows[i], places[i]) of the batch and nowhere else."""
-        self._needed.at = (rows, places)
+        """Forward passes of this thread are right at the tokens (rows[i], places[i]) alone; rows ascend."""
+        self._needed.at, self._needed.in_last_layer = (rows, places), False
         try:
-            yield
+            with NeededQueries(self._needed) if self.queries else nullcontext():
+                yield
         finally:
             self._needed.at = None
 
@@ -64,6 +61,17 @@ class LastLayer:
             for handle in handles:
                 handle.remove()
             yield from self._narrow(child, probe, f"{prefix}{name}.")
+
+    def _narrow_queries(self, layer: nn.Module, probe: _Probe) -> bool:
+        handle = layer.register_forward_pre_hook(self._begin)
+        self.queries, self._needed.narrowed_queries = True, False
+        if self._goes_unnoticed(probe) and self._needed.narrowed_queries:
+            return True
+        handle.remove()
+        return False
+
+    def _begin(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        self._needed.in_last_layer = True
 
     def _goes_unnoticed(self, probe: _Probe) -> bool:
         self._needed.fill = float("nan")

@@ -38,7 +38,7 @@ from tasks.screening.passages import Passages
 from tasks.screening.retrieval import exclusion
 
 STEP = "attributable-gain"
-CODE_VERSION = 3
+CODE_VERSION = 4
 _DRAWS = 64
 
 

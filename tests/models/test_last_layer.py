@@ -8,74 +8,29 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-    Phi3Config,
-    Phi3ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from models.last_layer import LastLayer, last_layer
 from models.scoring import Context, Scorer
+from tests.model_families import random_model
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-}
 PLAIN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
-FAMILIES: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
-    "llama": (lambda: LlamaForCausalLM(LlamaConfig(**SIZES)), PLAIN),
-    "queries with a norm": (lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8, num_key_value_heads=2)), PLAIN),
-    "experts": (lambda: MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4, num_key_value_heads=2)), PLAIN),
-    "one product for queries, keys and values": (
-        lambda: Phi3ForCausalLM(Phi3Config(**SIZES, pad_token_id=0, eos_token_id=0, bos_token_id=0)),
-        PLAIN[1:],
-    ),
-    "the same, transposed": (
-        lambda: GPT2LMHeadModel(
-            GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0)
-        ),
-        ("attn.c_proj", "mlp"),
-    ),
-    "attention beside the rest": (lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)), ("attention.dense", "mlp")),
-    "a residual handed in": (
-        lambda: BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4)),
-        ("self_attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-    ),
+NARROWED = {
+    "llama": PLAIN,
+    "qwen3": PLAIN,  # queries with a norm
+    "mixtral": PLAIN,  # experts
+    "phi3": PLAIN[1:],  # one product for queries, keys and values
+    "gpt2": ("attn.c_proj", "mlp"),  # the same, transposed
+    "gpt_neox": ("attention.dense", "mlp"),  # attention beside the rest
+    "bloom": ("self_attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),  # a residual handed in
 }
 
 
-def made(make: Callable[[], Any]) -> Any:
-    """The random model, with weights large enough for its attention to tell tokens apart."""
-    torch.manual_seed(5)
-    model = make().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.mul_(6.0)
-    return model
-
-
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NARROWED)
 def test_the_needed_tokens_come_out_as_without(family: str) -> None:
-    make, expected = FAMILIES[family]
-    model = made(make)
+    model = random_model(family)
     run = _hidden_of(model)
     layer = LastLayer(model, run)
-    assert layer.narrowed == expected
+    assert layer.narrowed == NARROWED[family]
     ids = torch.randint(97, (3, 20), generator=torch.Generator().manual_seed(1))
     rows, places = torch.tensor([0, 0, 1, 2]), torch.tensor([4, 19, 0, 11])
     with torch.no_grad():
@@ -89,19 +44,19 @@ def test_the_needed_tokens_come_out_as_without(family: str) -> None:
 
 
 def test_a_layer_that_mixes_tokens_behind_its_attention_is_run_whole() -> None:
-    model = made(FAMILIES["llama"][0])
+    model = random_model("llama")
     model.model.layers[-1].mlp = _Mixing(model.model.layers[-1].mlp)
     assert LastLayer(model, _hidden_of(model)).narrowed == ()
 
 
 def test_a_last_layer_that_also_stands_before_is_run_whole() -> None:
-    model = made(FAMILIES["llama"][0])
+    model = random_model("llama")
     model.model.layers[0] = model.model.layers[1]
     assert LastLayer(model, _hidden_of(model)).narrowed == ()
 
 
 def test_a_model_without_a_list_of_its_layers_is_left_alone() -> None:
-    model = made(FAMILIES["llama"][0])
+    model = random_model("llama")
     model.config.num_hidden_layers = 3
     assert last_layer(model) is None
     assert LastLayer(model, _hidden_of(model)).narrowed == ()
@@ -109,7 +64,7 @@ def test_a_model_without_a_list_of_its_layers_is_left_alone() -> None:
 
 @pytest.mark.parametrize("wanted", [1, 3, 30])
 def test_scores_are_the_same_however_many_positions_are_wanted(wanted: int) -> None:
-    model = made(FAMILIES["llama"][0])
+    model = random_model("llama")
     draw = torch.Generator().manual_seed(wanted)
     contexts = [
         Context(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -13,30 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Olmo2Config,
-    Olmo2ForCausalLM,
-    Phi3Config,
-    Phi3ForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import LlamaForCausalLM
 from transformers import modeling_flash_attention_utils as flash_utils
 
 from models import packed
@@ -44,41 +19,9 @@ from models.batches import PACKED, PADDED, Context
 from models.packed import FAMILIES, packed_places, packs_by_itself, why_no_flash
 from models.scoring import Scorer
 from storage.errors import PolicyError
+from tests.model_families import random_model
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-}
-GROUPED = {**SIZES, "num_key_value_heads": 2, "head_dim": 8}
-ENDS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
-MODELS: dict[str, Callable[[], Any]] = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2)),
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED)),
-    "mistral": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=16)),
-    "olmo2": lambda: Olmo2ForCausalLM(Olmo2Config(**SIZES, num_key_value_heads=2)),
-    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SIZES, **ENDS)),
-    "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)),
-    "gemma2": lambda: Gemma2ForCausalLM(
-        Gemma2Config(**GROUPED, sliding_window=16, final_logit_softcapping=3.0, query_pre_attn_scalar=8)
-    ),
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128, **ENDS)),
-}
-
-
-def random_model(make: Callable[[], Any]) -> Any:
-    """In eval mode, with weights large enough to be uncertain unevenly."""
-    torch.manual_seed(7)
-    model = make()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(6.0)
-    return model.eval()
+PACKED_FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "olmo2", "phi3", "gpt_neox", "gemma2", "gpt2")
 
 
 def some_contexts(seed: int = 3) -> list[Context]:
@@ -96,27 +39,20 @@ def apart(scorer: Scorer, other: Scorer, contexts: list[Context]) -> float:
     return max(float((torch.stack([a.entropy, a.nll]) - torch.stack([b.entropy, b.nll])).abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_packed_contexts_have_the_numbers_of_single_ones(family: str) -> None:
-    model = random_model(MODELS[family])
+    model = random_model(family)
     assert model.config.model_type == family
     alone = Scorer(model, tokens_per_batch=1)
     for budget in (70, 1000):
         assert apart(Scorer(model, tokens_per_batch=budget, packing=True), alone, some_contexts()) < 1e-5
-    assert set(MODELS) >= FAMILIES
+    assert set(PACKED_FAMILIES) >= FAMILIES
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: MambaForCausalLM(MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=4)),
-        lambda: BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4)),
-    ],
-    ids=["a state that runs on", "no positions"],
-)
-def test_a_family_that_can_not_be_packed_is_refused(make: Callable[[], Any]) -> None:
-    with pytest.raises(PolicyError, match=r"the model type (mamba|bloom) can't be packed") as caught:
-        Scorer(random_model(make), packing=True)
+@pytest.mark.parametrize("family", ["mamba", "bloom"], ids=["a state that runs on", "no positions"])
+def test_a_family_that_can_not_be_packed_is_refused(family: str) -> None:
+    with pytest.raises(PolicyError, match=f"the model type {family} can't be packed") as caught:
+        Scorer(random_model(family), packing=True)
     assert caught.value.hint == "Set build.numeric.packing: off."
 
 
@@ -203,8 +139,8 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> FakeFlash:
 
 def test_flash_attention_is_told_where_contexts_begin(flash: FakeFlash) -> None:
     contexts = some_contexts()
-    plain = Scorer(random_model(MODELS["llama"]), tokens_per_batch=1)
-    model = random_model(MODELS["llama"])
+    plain = Scorer(random_model("llama"), tokens_per_batch=1)
+    model = random_model("llama")
     scorer = Scorer(model, tokens_per_batch=90, packing=True)
     assert model.config._attn_implementation == "flash_attention_2"
     flash.borders.clear()
@@ -225,8 +161,8 @@ def test_the_borders_are_those_that_transformers_would_find_in_the_positions() -
 
 def test_a_model_without_flash_attention_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "why_no_flash", lambda device, dtype: None)
-    model = random_model(MODELS["llama"])
-    assert apart(Scorer(model, packing=True), Scorer(random_model(MODELS["llama"])), some_contexts()) < 1e-5
+    model = random_model("llama")
+    assert apart(Scorer(model, packing=True), Scorer(random_model("llama")), some_contexts()) < 1e-5
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -246,7 +182,7 @@ def test_a_backend_that_mixes_contexts_up_is_refused(flash: FakeFlash, monkeypat
                           None, None, None),
     )  # fmt: skip
     with pytest.raises(PolicyError, match=r"the model type llama can't be packed: entropies of a probe change"):
-        Scorer(random_model(MODELS["llama"]), packing=True)
+        Scorer(random_model("llama"), packing=True)
 
 
 def test_attention_without_a_name_is_not_flash() -> None:

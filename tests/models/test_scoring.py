@@ -9,52 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
 
 from models.scoring import Context, Scorer, entropy_and_nll, may_run_beside_itself
 from models.workers import Workers
 from storage.errors import PolicyError
-
-VOCABULARY = 97
-
-
-def tiny(family: str) -> Any:
-    """A random model of a family, a few thousand parameters, float32, eval mode; weights large enough to be uncertain
-    unevenly.
-    """
-    torch.manual_seed(7)
-    sizes: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "max_position_embeddings": 128,
-    }
-    if family == "gpt2":
-        model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128))
-    elif family == "gemma2":
-        model = Gemma2ForCausalLM(Gemma2Config(**sizes, final_logit_softcapping=3.0, query_pre_attn_scalar=8))
-    elif family == "llama":
-        model = LlamaForCausalLM(LlamaConfig(**sizes))
-    else:
-        model = Qwen2ForCausalLM(Qwen2Config(**{k: v for k, v in sizes.items() if k != "head_dim"}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(6.0)
-    return model.eval()
+from tests.model_families import VOCABULARY, random_model
 
 
 @torch.no_grad()
@@ -68,7 +27,7 @@ def literal(model: Any, ids: list[int], position: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2", "gemma2"])
 def test_scores_are_the_literal_algorithms(family: str) -> None:
-    model = tiny(family)
+    model = random_model(family)
     generator = torch.Generator().manual_seed(3)
     contexts = []
     for length in (2, 9, 33, 64, 17):
@@ -90,7 +49,7 @@ def test_scores_are_the_literal_algorithms(family: str) -> None:
 )
 @settings(max_examples=25, deadline=None)
 def test_batching_changes_nothing(lengths: list[int], budget: int, block: int, seed: int) -> None:
-    model = tiny("qwen2")
+    model = random_model("qwen2")
     generator = torch.Generator().manual_seed(seed)
     contexts = [
         Context(torch.randint(VOCABULARY, (n,), generator=generator).tolist(), list(range(1, n, 1 + seed % 3)))
@@ -111,7 +70,7 @@ def test_known_distributions() -> None:
 
 
 def test_a_context_without_positions_gives_nothing_and_costs_nothing() -> None:
-    scorer = Scorer(tiny("qwen2"))
+    scorer = Scorer(random_model("qwen2"))
     empty, full = scorer.score([Context([1, 2, 3], []), Context([1, 2, 3], [2])])
     assert len(empty.entropy) == 0
     assert len(full.entropy) == 1
@@ -119,7 +78,7 @@ def test_a_context_without_positions_gives_nothing_and_costs_nothing() -> None:
 
 
 def test_nan_weights_are_an_error_not_an_entropy() -> None:
-    model = tiny("qwen2")
+    model = random_model("qwen2")
     scorer = Scorer(model)
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[0, 0] = math.nan
@@ -129,7 +88,7 @@ def test_nan_weights_are_an_error_not_an_entropy() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
 def test_the_number_of_batches_at_once_changes_no_bit(family: str) -> None:
-    model, before = tiny(family), torch.get_num_threads()
+    model, before = random_model(family), torch.get_num_threads()
     contexts = [Context([n % VOCABULARY for n in range(k, k + 40)], [5, 20 + k % 19]) for k in range(30)]
     found = [
         torch.cat([scores.entropy for scores in Scorer(model, tokens_per_batch=160, workers=count).score(contexts)])
@@ -156,7 +115,7 @@ def test_an_error_of_one_batch_leaves_the_others_undone() -> None:
 
 
 def test_a_model_that_remembers_the_longest_context_runs_by_itself() -> None:
-    model = tiny("llama")
+    model = random_model("llama")
     assert may_run_beside_itself(model)
     model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
     assert not may_run_beside_itself(model)
