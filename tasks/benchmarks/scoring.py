@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 
 from storage.refs import Ref
@@ -157,15 +156,15 @@ def pass_speed(
 def stress(scene: Scene, reader: Reader, size: Size) -> Measurement:
     """Long roots with a fifth of their tokens selected, ``STRESS_TOP_K`` candidates each, ours and by the letter.
 
-    Both ways do the same passes, drawn from all unique passes of the roots: the whole would take the literal way too
-    long. A pass is drawn whole, with every position that it serves.
+    Both ways do the same passes, a few of all unique passes of the roots: the whole would take the literal way too
+    long. A pass is taken whole, with every position that it serves, and they are taken evenly (``evenly``), so that
+    they serve as many positions as the whole does.
     """
     roots = stress_roots(scene, reader, size.stress_roots, size.stress_tokens)
     positions = selected_positions(scene, reader, roots)
     found: Ref = scene.candidates(roots, positions, RetrievalConfig(top_k=STRESS_TOP_K))
     whole = judged(scene, reader, roots, found)
-    draw = random.Random(0).sample(range(len(whole.pairs)), min(size.stress_passes, len(whole.pairs)))
-    work = whole.drawn(sorted(draw))
+    work = whole.drawn(evenly(whole, size.stress_passes))
     alone = Judged(whole.roots, work.pairs, work.contexts)
     times = in_turns(
         {
@@ -191,9 +190,16 @@ def stress(scene: Scene, reader: Reader, size: Size) -> Measurement:
             **scene_conditions(scene, len(whole.roots), work),
             "root tokens, at most": size.stress_tokens,
             "K": STRESS_TOP_K,
-            "unique passes of the roots, of which these were drawn": len(whole.pairs),
+            "unique passes of the roots, of which these were taken": len(whole.pairs),
             "pairs of the roots": whole.verdicts,
             **agreement.conditions(),
             "ratio to passes that end at their position": round(times.ratio(LITERAL_CUT, "ours"), 2),
         },
     )
+
+
+def evenly(work: Judged, count: int) -> list[int]:
+    """Numbers of ``count`` passes all over the work: by positions and tokens, the middle one of each equal part."""
+    order = sorted(range(len(work.pairs)), key=lambda n: (len(work.pairs[n].positions), work.contexts[n].needed, n))
+    parts = min(count, len(order))
+    return sorted(order[(2 * part + 1) * len(order) // (2 * parts)] for part in range(parts))

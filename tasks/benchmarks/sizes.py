@@ -19,7 +19,7 @@ class Size(BaseModel):
     roots: int = Field(ge=1, description="Roots screened both ways.")
     stress_roots: int = Field(ge=1, description="Long roots whose candidates are looked up.")
     stress_tokens: int = Field(ge=16, description="Tokens of a long root.")
-    stress_passes: int = Field(ge=1, description="Passes drawn from those of the long roots.")
+    stress_passes: int = Field(ge=1, description="Passes taken from those of the long roots.")
     corpus_characters: int = Field(ge=10_000, description="Text of the larger corpus, characters.")
     chunks: int = Field(ge=64, description="Chunks of it that are searched, at most.")
     queries: int = Field(ge=1)
@@ -42,7 +42,7 @@ FULL = Size(
     roots=8,
     stress_roots=2,
     stress_tokens=1024,
-    stress_passes=48,
+    stress_passes=64,
     corpus_characters=9_500_000,
     chunks=20_000,
     queries=64,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.embedders import EmbedderConfig
-from models.scoring import Scorer
+from models.scoring import Context, Scorer
 from storage.errors import ResourceError
 from storage.home import Home
 from storage.tables import read_table
@@ -27,8 +27,8 @@ from tasks.benchmarks.literal import one_each, same_passes
 from tasks.benchmarks.measurement import Figure, Target
 from tasks.benchmarks.rounds import covered, round_shares, watched
 from tasks.benchmarks.scaling import TOP, scaled, synthetic
-from tasks.benchmarks.scene import Scene, judged
-from tasks.benchmarks.scoring import scoring
+from tasks.benchmarks.scene import Judged, Scene, judged
+from tasks.benchmarks.scoring import evenly, scoring
 from tasks.benchmarks.sizes import SMALL
 from tasks.benchmarks.timing import in_turns
 from tasks.benchmarks.verdicts import Agreement, compared, gains_by_engine, gains_by_the_letter
@@ -36,7 +36,7 @@ from tasks.benchmarks.yields import yield_measurements
 from tasks.measurements.yield_curves import YieldArm, YieldPoint, YieldReport
 from tasks.resources import release
 from tasks.rounds.building import policy_inputs
-from tasks.screening.verification import verify
+from tasks.screening.verification import Pair, verify
 from tests.literal_method import LiteralPolicy, relative_gain
 from tests.world import make_world
 
@@ -95,6 +95,19 @@ def test_verdicts_that_differ_are_counted_apart_where_they_are_near_the_limit() 
     assert compared(ours, other, 0.4) == Agreement(pairs=5, near=2, different_near=1, different=1)
     with pytest.raises(ValueError, match="different pairs"):
         compared(ours, {}, 0.4)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.integers(1, 12))
+def test_passes_taken_evenly_serve_as_many_positions_as_all(positions: list[int], count: int) -> None:
+    pairs = tuple(Pair(0, chunk, tuple(range(1, 1 + n))) for chunk, n in enumerate(positions))
+    work = Judged({}, pairs, tuple(Context(range(20), pair.positions) for pair in pairs))
+    taken = evenly(work, count)
+    assert taken == sorted(set(taken))
+    assert len(taken) == min(count, len(positions))
+    largest = sorted(positions)
+    for part, number in enumerate(sorted(taken, key=lambda n: (positions[n], n))):
+        first, stop = (k * len(positions) // len(taken) for k in (part, part + 1))
+        assert largest[first] <= positions[number] <= largest[min(stop, len(positions) - 1)]
 
 
 def test_the_scoring_benchmark_compares_equal_verdicts(scene: Scene) -> None:
