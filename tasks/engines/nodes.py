@@ -35,6 +35,8 @@ LIBRARIES = (
     "prefect",
 )
 """Packages whose versions have to be equal: those that make a shard's tables, and the one that calls it."""
+GPU_LIBRARIES = ("triton", "flash-attn")
+"""The same where shards are computed on GPUs: what scores there beside torch. On neither side is equal too."""
 PACKAGES = ("models", "storage", "tasks")
 """Our packages whose code makes a shard."""
 REACH_SECONDS = 5.0
@@ -69,7 +71,7 @@ def wanted_here(home: Home | None, api: tuple[str, int] | None, device: str) -> 
     if home is not None:
         write_bytes(home.folder("locks") / Path(mark).name, b"policylong\n")
     return Wanted(
-        versions=versions_here(),
+        versions=versions_here(device),
         code=code_here(),
         home=str(home.path) if home else None,
         mark=mark,
@@ -108,10 +110,10 @@ def named_here(error: PolicylongError) -> PolicylongError:
     return type(error)(f"{here()}: {error.message}", hint=error.hint)
 
 
-@lru_cache(maxsize=1)
-def versions_here() -> dict[str, str]:
-    """Versions of the libraries that matter; "none" for one that is not installed."""
-    return {name: _version(name) for name in LIBRARIES}
+@lru_cache(maxsize=2)
+def versions_here(device: str) -> dict[str, str]:
+    """Versions of the libraries that matter on a kind of device; "none" for one that is not installed."""
+    return {name: _version(name) for name in (LIBRARIES + GPU_LIBRARIES if device == "cuda" else LIBRARIES)}
 
 
 @lru_cache(maxsize=1)
@@ -171,7 +173,7 @@ def _version(name: str) -> str:
 
 
 def _other_program(wanted: Wanted) -> Unfit | None:
-    own = versions_here()
+    own = versions_here(wanted.device)
     other = next((name for name in wanted.versions if own.get(name) != wanted.versions[name]), None)
     hint = "Install the same versions on every node: others can give other numbers under the same name."
     if other is not None:

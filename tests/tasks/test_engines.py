@@ -184,6 +184,32 @@ def test_a_node_of_another_program_home_or_network_is_not_fit(home: Home, tmp_pa
     assert not (tmp_path / "elsewhere").exists(), "looking for a home does not make one"
 
 
+@pytest.mark.parametrize("library", ["triton", "flash-attn"])
+def test_what_scores_on_gpus_beside_torch_has_to_be_equal_where_shards_run_on_gpus(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(version: str) -> None:
+        nodes.versions_here.cache_clear()
+        monkeypatch.setattr(nodes, "_version", lambda name: version if name == library else "1.0")
+
+    def told(flow: str, node: str, device: str) -> str | None:
+        """What is said of a node with one version of the library where the flow's process has another."""
+        install(flow)
+        wanted = nodes.wanted_here(None, None, device)
+        install(node)
+        found = nodes._other_program(wanted)
+        return found and found.message
+
+    try:
+        assert told("3.7", "3.6", "cuda") == f"has {library} 3.6, the flow's process has 3.7."
+        assert told("none", "3.6", "cuda") == f"has {library} 3.6, the flow's process has none."
+        assert told("3.7", "none", "cuda") == f"has {library} none, the flow's process has 3.7."
+        assert told("3.7", "3.7", "cuda") is told("none", "none", "cuda") is None
+        assert told("3.7", "none", "cpu") is None, "nothing of it scores on a CPU"
+    finally:
+        nodes.versions_here.cache_clear()
+
+
 def test_half_written_files_of_another_machine_stay_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("storage.files._MACHINE", "@other-machine")
