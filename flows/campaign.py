@@ -4,7 +4,7 @@ one gave.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,28 @@ class CampaignResult:
         return cls(record, corpus, rows, worked_example(home, record), waiting_for)
 
 
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """What goes from round to round: ``policies``, the base model first, and ``versions``, which they were trained on.
+
+    ``waiting_for`` is a version whose training is awaited from elsewhere: no further round can begin.
+    """
+
+    corpus: str
+    policies: tuple[str, ...]
+    versions: tuple[str, ...] = ()
+    waiting_for: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The next round, from 1."""
+        return len(self.versions) + 1
+
+    def after(self, version: str, policy: str) -> Underway:
+        """With one more round: its version, and the policy that was trained on it."""
+        return replace(self, policies=(*self.policies, policy), versions=(*self.versions, version))
+
+
 @flow(name="campaign", flow_run_name="campaign {preset.campaign.name}")
 def campaign(home_path: str, preset: Preset) -> CampaignResult:
     """Runs or carries on a campaign. What is finished is not done again: the same call works after any interruption.
@@ -69,59 +91,68 @@ def campaign(home_path: str, preset: Preset) -> CampaignResult:
     with home.lock(f"campaign-run-{name}"):
         sweep(home.folder("work"))
         corpus = ingest(home_path, preset.corpus, preset.index)
-        recipe = recipe_named(preset.build.recipe)
-        policies, version = [take_base(home, preset.policy)], None
-        versions: list[str] = []
-        for number in range(1, preset.build.rounds + 1):
-            policy = policies[-1]
-            inputs = BuildInputs(
-                campaign=name,
-                round=number,
-                corpus=corpus,
-                policy=policy,
-                screener=screener_of(recipe, policies, number, preset.build.lag, preset.campaign.screeners),
-                previous_version=version,
-                embedder=preset.corpus.embedder,
-                index=preset.index,
-                engine=preset.engine,
-            )
-            version = build_round(home_path, inputs, preset.build)
-            release()
-            if preset.campaign.approve:
-                pages_after_round(home, name)
-                links = version_links(home, version)
-                approve(home, name, number, version, round_markdown(load_manifest(home, version), version, links))
-            label = f"{name} round {number}"
-            before = evaluate_policy(home_path, policy, corpus, preset.evaluation, label=f"{label} before training")
-            if preset.campaign.train:
-                trained = train_version(home, preset, version, policy, label)
-                following = trained["policy"]
-            else:
-                trained, following = {}, policy_trained_on(home, version, policy)
-                if following is None:
-                    pages_after_round(home, name)
-                    return CampaignResult.of(home, name, corpus, waiting_for=version)
-            after = evaluate_policy(home_path, following, corpus, preset.evaluation, label=f"{label} after training")
-            policies.append(following)
-            versions.append(version)
-            figures = training_figures(trained, before, after)
-            if preset.measures.any:
-                figures |= measure_round(home_path, preset, versions, policies, label)
-            record_round(
-                home,
-                name,
-                RoundRecord(
-                    round=number,
-                    version=version,
-                    policy=inputs.screener or policy,
-                    next_policy=following,
-                    figures=figures,
-                ),
-            )
-            pages_after_round(home, name)
-            say(_finished_line(number, preset.build.rounds, figures))
+        underway = Underway(corpus, (take_base(home, preset.policy),))
+        while underway.number <= preset.build.rounds:
+            underway = play_round(home, preset, underway)
+            if underway.waiting_for:
+                return CampaignResult.of(home, name, corpus, underway.waiting_for)
     release()
     return CampaignResult.of(home, name, corpus)
+
+
+def play_round(home: Home, preset: Preset, underway: Underway) -> Underway:
+    """One round: built, shown, trained on, evaluated before and after, measured where that is wanted, and recorded."""
+    name, number, policy = preset.campaign.name, underway.number, underway.policies[-1]
+    label, where = f"{name} round {number}", str(home.path)
+    inputs = build_inputs(preset, underway)
+    version = build_round(where, inputs, preset.build)
+    release()
+    if preset.campaign.approve:
+        ask_for_approval(home, name, number, version)
+    before = evaluate_policy(where, policy, underway.corpus, preset.evaluation, label=f"{label} before training")
+    trained = train_version(home, preset, version, policy, label) if preset.campaign.train else {}
+    following = trained["policy"] if trained else policy_trained_on(home, version, policy)
+    if following is None:
+        pages_after_round(home, name)
+        return replace(underway, waiting_for=version)
+    after = evaluate_policy(where, following, underway.corpus, preset.evaluation, label=f"{label} after training")
+    underway = underway.after(version, following)
+    figures = training_figures(trained, before, after)
+    if preset.measures.any:
+        figures |= measure_round(where, preset, list(underway.versions), list(underway.policies), label)
+    record_round(
+        home,
+        name,
+        RoundRecord(
+            round=number, version=version, policy=inputs.screener or policy, next_policy=following, figures=figures
+        ),
+    )
+    pages_after_round(home, name)
+    say(_finished_line(number, preset.build.rounds, figures))
+    return underway
+
+
+def build_inputs(preset: Preset, underway: Underway) -> BuildInputs:
+    """What the next round is built from."""
+    recipe, number = recipe_named(preset.build.recipe), underway.number
+    return BuildInputs(
+        campaign=preset.campaign.name,
+        round=number,
+        corpus=underway.corpus,
+        policy=underway.policies[-1],
+        screener=screener_of(recipe, underway.policies, number, preset.build.lag, preset.campaign.screeners),
+        previous_version=underway.versions[-1] if underway.versions else None,
+        embedder=preset.corpus.embedder,
+        index=preset.index,
+        engine=preset.engine,
+    )
+
+
+def ask_for_approval(home: Home, name: str, number: int, version: str) -> None:
+    """Suspends the flow until a person has looked at the round; its pages are there by then."""
+    pages_after_round(home, name)
+    links = version_links(home, version)
+    approve(home, name, number, version, round_markdown(load_manifest(home, version), version, links))
 
 
 def check_standing(preset: Preset) -> None:
