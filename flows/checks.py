@@ -19,7 +19,7 @@ from storage.policies import policy_record
 from tasks.recipes import recipe_named, resolved
 from tasks.rounds.building import check_base, check_sizes
 from tasks.rounds.screeners import screener_of
-from tasks.rounds.supply import check_supply
+from tasks.rounds.supply import check_documents, check_supply
 from tasks.training.base_policy import BasePolicyConfig, folder_at_hand
 
 
@@ -39,8 +39,9 @@ def check_fit(home: Home | None, preset: Preset, corpus: Corpus | None) -> list[
 
     Without a corpus its chunks are as large as the preset says. Raises as ``check_start`` does.
     """
-    build, _ = resolved(preset.build)
-    screens = recipe_named(build.recipe).screener != "none"
+    build, options = resolved(preset.build)
+    recipe = recipe_named(build.recipe)
+    screens, most = recipe.screener != "none", recipe.most_tokens
     chunk_tokens = largest_chunk(preset, corpus)
     unchecked: list[str] = []
     if corpus is None or home is None:
@@ -53,11 +54,15 @@ def check_fit(home: Home | None, preset: Preset, corpus: Corpus | None) -> list[
         context = (preset.policy.shape or {}).get("max_position_embeddings")
         if screens:
             check_sizes(build, chunk_tokens=chunk_tokens, policy_context=context)
+        elif corpus is not None and most is not None:
+            unchecked.append(f"whether corpus {preset.corpus.name} gives enough: that takes the tokenizer")
         if isinstance(context, int) and preset.campaign.train:
             _check_length(preset, max(context, preset.training.extension.context))
         return unchecked
     remote = preset.policy.remote_code
     check_base(folder, build, chunk_tokens=chunk_tokens, screens=screens, remote_code=remote)
+    if home is not None and corpus is not None and most is not None:
+        check_documents(home, corpus, build, options, most, folder, remote_code=remote)
     if preset.campaign.train:
         extended = extend(load_config(folder, remote_code=remote), preset.training.extension)
         _check_length(preset, native_context(extended))

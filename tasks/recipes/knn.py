@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.rounds.recipe import Recipe
 from tasks.stages.whole_documents import NEIGHBOUR_CONCATENATION, NEIGHBOURS
-from tasks.whole_documents.neighbours import KnnOptions
+from tasks.whole_documents.neighbours import KnnOptions, most_tokens
 
 RECIPE = Recipe(
     name="knn",
@@ -14,4 +14,5 @@ RECIPE = Recipe(
     screener="none",
     sections=("assembly",),
     options=KnnOptions,
+    most_tokens=most_tokens,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.rounds.recipe import Recipe
 from tasks.stages.whole_documents import INTERLEAVING, META_CHUNKS, META_RETRIEVAL
-from tasks.whole_documents.nextlong import NextLongOptions
+from tasks.whole_documents.nextlong import NextLongOptions, most_tokens
 
 RECIPE = Recipe(
     name="nextlong",
@@ -14,4 +14,5 @@ RECIPE = Recipe(
     screener="none",
     sections=("assembly",),
     options=NextLongOptions,
+    most_tokens=most_tokens,
 )

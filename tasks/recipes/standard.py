@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.rounds.recipe import Recipe
 from tasks.stages.whole_documents import CONCATENATION
-from tasks.whole_documents.concatenation import StandardOptions
+from tasks.whole_documents.concatenation import StandardOptions, most_tokens
 
 RECIPE = Recipe(
     name="standard",
@@ -14,4 +14,5 @@ RECIPE = Recipe(
     screener="none",
     sections=("assembly",),
     options=StandardOptions,
+    most_tokens=most_tokens,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.rounds.recipe import Recipe
 from tasks.stages.whole_documents import KNOTS
-from tasks.whole_documents.knots import KnotsOptions
+from tasks.whole_documents.knots import KnotsOptions, most_tokens
 
 RECIPE = Recipe(
     name="untie-the-knots",
@@ -14,4 +14,5 @@ RECIPE = Recipe(
     screener="none",
     sections=("assembly",),
     options=KnotsOptions,
+    most_tokens=most_tokens,
 )

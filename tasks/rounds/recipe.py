@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.checkpointed import Step
 from tasks.rounds.round import Round
+from tasks.whole_documents.supply import MostTokens
 
 Screener = Literal["current", "base", "given", "none"]
 """Whose entropy decides: the policy that is trained in this round (or, with a lag, one of its ancestors), the
@@ -56,6 +57,8 @@ class Recipe:
     options: type[BaseModel] = NoOptions
     is_control: bool = False
     """Made to answer a question about another recipe, not to be used by itself."""
+    most_tokens: MostTokens | None = None
+    """What whole documents give a recipe at most that screens nothing; the others: ``tasks.rounds.supply``."""
 
     @property
     def steps(self) -> tuple[Step[Any, Any], ...]:

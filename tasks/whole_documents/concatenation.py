@@ -21,6 +21,7 @@ from tasks.checkpointed import step
 from tasks.progress import track
 from tasks.samples.spans import Form, Span
 from tasks.whole_documents.document_order import DocumentInputs, RoundDocuments, TokenDocument
+from tasks.whole_documents.supply import Most, Stock
 
 Row = dict[str, Any]
 
@@ -35,6 +36,11 @@ class StandardOptions(BaseModel):
 
 class ConcatenationInputs(DocumentInputs):
     """The documents of a round."""
+
+
+def most_tokens(stock: Stock, form: Form, samples: int, options: StandardOptions) -> Most:
+    """Most tokens of so many samples: every document stands in them once."""
+    return Most(stock.tokens(form))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def concatenate(home: Home, inputs: ConcatenationInputs, config: StandardOptions
     """
     key = concatenate.key(inputs, config)
     documents = RoundDocuments.open(home, inputs, config.seed)
-    documents.check_supply()
+    documents.check_supply(most_tokens, config)
     left: list[Row] = []
     stream = track(documents.tokens(), len(documents.listed), "concatenation", "documents")
     rows = concatenated(stream, documents.form, inputs.samples, left)

@@ -8,7 +8,7 @@ in the order they have in the file, so memory holds a wave's texts and not the r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.policy import load_tokenizer
-from storage.corpora import Corpus, open_corpus
+from storage.corpora import Corpus, corpus_to_read
 from storage.errors import InputError
 from storage.home import Home
 from storage.refs import Ref
@@ -27,6 +27,7 @@ from tasks.corpus.splitting import unit_hash
 from tasks.resources import PolicyInputs, bos_ids
 from tasks.samples.spans import Form
 from tasks.screening.verification import separator_ids
+from tasks.whole_documents.supply import MostTokens, check_stock, largest_round
 
 WAVE_BYTES = 64 << 20
 """Texts read at once, bytes (a single longer document is a wave of its own)."""
@@ -98,7 +99,7 @@ class RoundDocuments:
     @classmethod
     def open(cls, home: Home, inputs: DocumentInputs, seed: int) -> RoundDocuments:
         """Lists the documents and loads the tokenizer; raises ``InputError`` when the round has no document."""
-        corpus = open_corpus(home, inputs.corpus)
+        corpus = corpus_to_read(home, inputs.corpus)
         listed = round_documents(home, corpus.documents, seed=seed, number=inputs.round, rounds=inputs.rounds)
         if not listed:
             raise InputError(
@@ -113,22 +114,13 @@ class RoundDocuments:
         form = Form(inputs.target_tokens, bos_ids(tokenizer), separator_ids(tokenizer, inputs.separator))
         return cls(home, corpus, inputs, listed, encode, form)
 
-    def check_supply(self) -> None:
-        """Raises ``InputError`` when the documents can't give the samples wanted (or one), however they are tokenised.
-
-        A token stands for at least one byte of text, so bytes bound the tokens. What falls short in a way that only
-        tokens tell is a shortfall of the round.
-        """
-        wanted = self.inputs.samples or 1
-        most = sum(self.form.cost(document.size + 1) for document in self.listed)
-        if most < wanted * self.form.room:
-            total = sum(document.size for document in self.listed)
-            raise InputError(
-                f"round {self.inputs.round} of {self.inputs.rounds} has {len(self.listed)} documents of"
-                f" {total:,} bytes: too few for {wanted} sample{'s' if wanted > 1 else ''} of"
-                f" {self.inputs.target_tokens} tokens.",
-                hint="Lower build.tokens or build.assembly.target_tokens, or ingest more documents.",
-            )
+    def check_supply(self, most: MostTokens, options: BaseModel) -> None:
+        """Raises ``InputError`` when the documents can't give a recipe the samples wanted (or one)."""
+        inputs, sizes = self.inputs, [document.size for document in self.listed]
+        stock = largest_round(self.home, self.corpus.documents, inputs.rounds)
+        stock = replace(stock, documents=len(sizes), size=sum(sizes))
+        found = most(stock, self.form, inputs.samples or 1, options)
+        check_stock(stock, self.form, inputs.samples, found, f"round {inputs.round} of {inputs.rounds} has")
 
     def texts(self) -> Iterator[tuple[Listed, str]]:
         """Every document with its text, in order."""

@@ -27,6 +27,7 @@ from tasks.progress import track
 from tasks.samples.spans import Form, Span
 from tasks.whole_documents.concatenation import Row, unplaced_document
 from tasks.whole_documents.document_order import DocumentInputs, RoundDocuments, TokenDocument
+from tasks.whole_documents.supply import Most, Stock, most_of
 from tasks.whole_documents.tags import tag_text
 
 
@@ -143,7 +144,7 @@ def _plan(
     Takes further documents from ``source`` into ``waiting`` as they are needed. Once there are no more, those that
     wait get larger shares.
     """
-    share = -(-form.room // options.documents)
+    share = first_share(form, options)
     while True:
         parts: list[list[_Part]] = []
         used = number = 0
@@ -167,6 +168,29 @@ def _plan(
         share *= 2
 
 
+def first_share(form: Form, options: KnotsOptions) -> int:
+    """Tokens of a sample that a document may take while there are others, tags included."""
+    return -(-form.room // options.documents)
+
+
+def most_tokens(stock: Stock, form: Form, samples: int, options: KnotsOptions) -> Most:
+    """Most tokens of so many samples: every document's tokens stand in them once, with a tag before each part.
+
+    A part has a token of its document at least, so there is a tag a token at most, and one at the end of each sample.
+    Where a share holds the tags of a document twice, there are fewer. A document that is cut to its share gives all of
+    it but its tags. Tags of others come once a document, where it ends, and in each sample for the one that fills it
+    and for those that are cut off at its end: at most ``parts`` and two.
+    """
+    own, tag = stock.tokens(form), tag_text("0" * 8, stock.longest)
+    each = most_of(1, len(tag), form) + form.cost(0)
+    tags, share = options.parts * each, first_share(form, options)
+    tokens = own * (1 + each) + samples * each
+    if share >= 2 * tags:
+        ended, cut = stock.documents * tags, samples * tags * (options.parts + 3)
+        tokens = min(tokens, own * share // (share - tags) + 1 + ended + cut)
+    return Most(tokens, ", tags included")
+
+
 def _cost(parts: Sequence[_Part], form: Form) -> int:
     """Tokens that parts take with their tags and separators."""
     return sum(form.cost(len(span.ids)) for part in parts for span in (part.tag, part.body))
@@ -186,10 +210,12 @@ def _cut(origin: _Open, tokens: int, tag_ids: TagIds, options: KnotsOptions) -> 
 def tie_knots(home: Home, inputs: KnotsInputs, config: KnotsOptions) -> dict[str, Ref]:
     """Samples of shuffled, tagged parts of documents: tables ``samples`` and ``unplaced``.
 
-    Raises ``InputError`` when the round has no document, and ``ConfigError`` when a sample does not hold a tag.
+    Raises ``InputError`` when the documents can't give the samples wanted, and ``ConfigError`` when a sample does not
+    hold a tag.
     """
     key = tie_knots.key(inputs, config)
     documents = RoundDocuments.open(home, inputs, config.seed)
+    documents.check_supply(most_tokens, config)
     left: list[Row] = []
     stream = track(documents.tokens(), len(documents.listed), "knots", "documents")
 

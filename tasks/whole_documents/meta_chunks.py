@@ -20,7 +20,14 @@ from tasks.checkpointed import step
 from tasks.corpus.splitting import unit_hash
 from tasks.progress import progress
 from tasks.whole_documents.document_order import DocumentInputs, Encode, Listed, RoundDocuments
-from tasks.whole_documents.nextlong import MetaChunk, NextLongOptions, group_paragraphs, meta_chunk_characters, plans_of
+from tasks.whole_documents.nextlong import (
+    MetaChunk,
+    NextLongOptions,
+    group_paragraphs,
+    meta_chunk_characters,
+    most_tokens,
+    plans_of,
+)
 
 Row = dict[str, Any]
 
@@ -38,14 +45,8 @@ def cut_meta_chunks(home: Home, inputs: MetaChunkInputs, config: NextLongOptions
     """
     key = cut_meta_chunks.key(inputs, config)
     documents = RoundDocuments.open(home, inputs, config.seed)
+    documents.check_supply(most_tokens, config)
     wanted = math.inf if inputs.samples is None else math.ceil(inputs.samples * config.spare)
-    each = max(1, config.stretches)
-    if inputs.samples is not None and inputs.samples > len(documents.listed) * each:
-        raise InputError(
-            f"round {inputs.round} of {inputs.rounds} has {len(documents.listed)} documents, each gives at most {each}"
-            f" (build.options.stretches): too few for {inputs.samples} samples.",
-            hint="Lower build.tokens, ingest more documents, or raise build.options.stretches.",
-        )
     left: list[Row] = []
 
     def rows() -> Iterator[Row]:

@@ -24,7 +24,9 @@ from tasks.checkpointed import step
 from tasks.corpus.chunk_owners import ChunkOwners
 from tasks.progress import progress
 from tasks.resources import index_for
+from tasks.samples.spans import Form
 from tasks.whole_documents.document_order import DocumentInputs, RoundDocuments
+from tasks.whole_documents.supply import Most, Stock, most_of
 
 DOCUMENTS_PER_SEARCH = 64
 """Documents looked up at once."""
@@ -48,6 +50,20 @@ class NeighbourInputs(DocumentInputs):
     stop: int | None = Field(None, description="Place behind the last; None: as many as the samples can need.")
     index: IndexConfig = Field(exclude=True)
     exact: bool = True
+
+
+def most_tokens(stock: Stock, form: Form, samples: int, options: KnnOptions) -> Most:
+    """Most tokens of so many samples: a document stands in each once, and as a head once in all.
+
+    The neighbours of a head stand in the sample that the head ends in, so they take a sample at most.
+    """
+    nearest = min(form.room, options.neighbours * most_of(1, stock.longest, form))
+    tokens = min(samples * stock.all_tokens(form), stock.tokens(form) + stock.documents * nearest)
+    told = (
+        f", with {options.neighbours} neighbours each (build.options.neighbours) out of {stock.all_documents}"
+        f" documents of {stock.all_size:,} bytes"
+    )
+    return Most(tokens, told)
 
 
 def documents_needed(documents: RoundDocuments) -> int:
@@ -91,10 +107,11 @@ def nearest_documents(hits: Sequence[Hit], doc: int, owners: ChunkOwners, wanted
 def find_neighbours(home: Home, inputs: NeighbourInputs, config: KnnOptions) -> dict[str, Ref]:
     """The nearest other documents of each document: table ``neighbours``, in the round's order, nearest first.
 
-    A document without a chunk has none. Raises ``InputError`` when the round has no document.
+    A document without a chunk has none. Raises ``InputError`` when the round's documents can't give the samples wanted.
     """
     key = find_neighbours.key(inputs, config)
     documents = RoundDocuments.open(home, inputs, config.seed)
+    documents.check_supply(most_tokens, config)
     stop = documents_needed(documents) if inputs.stop is None else inputs.stop
     rows = [document.row for document in documents.listed[inputs.first : stop]]
     index = index_for(home, documents.corpus, inputs.index)

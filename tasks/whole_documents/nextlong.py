@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.samples.spans import Form
+from tasks.whole_documents.supply import Most, Stock
+
 SHORT_TARGET = 32_768
 """Shorter samples take s from their length where nothing is said: k would be under 3 at the paper's s. Ours."""
 SCALED_SHARE = 16
@@ -63,6 +66,15 @@ class NextLongOptions(BaseModel):
     def scaled(self, target: int) -> bool:
         """Whether s follows from the target."""
         return target < SHORT_TARGET if self.scale is None else self.scale
+
+
+def most_tokens(stock: Stock, form: Form, samples: int, options: NextLongOptions) -> Most:
+    """Most tokens of so many samples: a document heads one, or one a stretch."""
+    each = max(1, options.stretches)
+    return Most(
+        stock.documents * each * form.room,
+        f", {each} sample{'s' if each > 1 else ''} a document (build.options.stretches)",
+    )
 
 
 @dataclass(frozen=True, slots=True)

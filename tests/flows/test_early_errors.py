@@ -79,6 +79,31 @@ def refused(world: World, path: Path, capsys: pytest.CaptureFixture[str], *words
             ["build.tokens=14336", "build.assembly.target_tokens=2048", "build.assembly.reuse_cap=1"],
             ["14336 tokens (build.tokens)", "corpus world gives a round at most", "at most 1 samples (build.assembly"],
         ),
+        (
+            ["build.recipe=knn", "build.tokens=12800000"],
+            [
+                "corpus world has at most",
+                "20 neighbours each (build.options.neighbours)",
+                "100000 samples of 128 tokens",
+            ],
+        ),
+        (
+            ["build.recipe=knn", "build.assembly.target_tokens=99999", "campaign.train=false"],
+            ["corpus world has at most", "too few for 1 sample of 99999 tokens (build.assembly.target_tokens)"],
+        ),
+        (
+            ["build.recipe=untie-the-knots", "build.tokens=128000000"],
+            ["corpus world has at most", "tags included: too few for 1000000 samples of 128 tokens (build.tokens, "],
+        ),
+        (
+            ["build.recipe=untie-the-knots", "build.assembly.target_tokens=99999", "campaign.train=false"],
+            ["corpus world has at most", "too few for 1 sample of 99999 tokens (build.assembly.target_tokens)"],
+        ),
+        (["build.recipe=standard", "build.tokens=128000"], ["corpus world has at most", "too few for 1000 samples"]),
+        (
+            ["build.recipe=nextlong", "build.tokens=128000"],
+            ["16 samples a document (build.options.stretches)", "too few for 1000 samples"],
+        ),
         (["build.assembly.target_tokens=9999"], ["one sample needs 9999 tokens", "corpus world gives a round at most"]),
         (
             ["build.roots.root_tokens=96"],
