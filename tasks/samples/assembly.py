@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import polars as pl
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.policy import load_tokenizer
 from storage.checkpoints import work_uri
-from storage.corpora import open_corpus
+from storage.corpora import corpus_to_read
 from storage.home import Home
 from storage.refs import Ref
 from storage.schemas import SAMPLES, UNPLACED
@@ -20,10 +22,10 @@ from storage.tables import read_table, write_batches, write_table
 from tasks.checkpointed import step
 from tasks.progress import progress
 from tasks.resources import PolicyInputs, bos_ids
-from tasks.samples.bundles import Bundle, bundles_of
+from tasks.samples.bundles import NEGATIVE_COLUMNS, VERDICT_COLUMNS, Bundle, bundles_of
 from tasks.samples.layout import Layout
 from tasks.samples.origins import Origins, open_chunks
-from tasks.samples.packing import Draft, Measures, Packer
+from tasks.samples.packing import Draft, Measures, Packer, Unplaced
 from tasks.screening.verification import separator_ids
 
 _MOST_WAITING = 4096
@@ -67,10 +69,11 @@ class AssemblyInputs(BaseModel):
 def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict[str, Ref]:
     """Packs the round's bundles into samples: tables ``samples`` and ``unplaced``."""
     key = assemble.key(inputs, config)
-    tokenizer = load_tokenizer(Path(inputs.policy.folder), remote_code=inputs.policy.remote_code)
-    corpus = open_corpus(home, inputs.corpus)
+    policy = inputs.policy
+    bos, separator = _special_ids(policy.folder, inputs.tokenizer, policy.remote_code, inputs.separator)
+    tokenizer = partial(load_tokenizer, Path(policy.folder), remote_code=policy.remote_code)
+    corpus = corpus_to_read(home, inputs.corpus)
     origins = Origins(home, corpus, inputs.roots, open_chunks(home, corpus, inputs.roots, tokenizer, inputs.tokenizer))
-    bos, separator = bos_ids(tokenizer), separator_ids(tokenizer, inputs.separator)
     layout = Layout(
         origins,
         bos=bos,
@@ -81,44 +84,49 @@ def assemble(home: Home, inputs: AssemblyInputs, config: AssemblyConfig) -> dict
         fill=inputs.fill,
     )
     uses: Counter[int] = Counter()
+    spent: set[int] = set()
     packer = Packer(
         target=config.target_tokens,
         negatives_per_positive=inputs.negatives_per_positive,
         measures=Measures(
-            root_tokens=lambda row: len(origins.root(row).ids),
-            chunk_tokens=origins.chunk_size,
-            root_doc=lambda row: origins.root(row).doc,
-            chunk_doc=origins.chunk_doc,
+            root_tokens=origins.root_sizes,
+            chunk_tokens=origins.chunk_sizes,
+            root_doc=origins.root_docs,
+            chunk_doc=origins.chunk_docs,
             bos=len(bos),
             separator=len(separator),
         ),
-        usable=lambda chunk: uses.get(chunk, 0) < config.reuse_cap,
+        spent=spent,
     )
 
     def samples() -> Iterator[pa.RecordBatch]:
         total = sum(stop - first for first, stop in inputs.shards)
         with progress("assembly", total=total, unit="roots") as advance:
-            for number, draft in enumerate(_drafts(home, inputs, packer, advance)):
+            for number, draft in enumerate(_drafts(_bundles(home, inputs, origins), inputs.samples, packer, advance)):
                 used = [*draft.positives, *draft.negatives]
                 uses.update(used)
+                spent.update([chunk for chunk in used if uses[chunk] >= config.reuse_cap])
                 origins.chunks.expect(used)
                 yield layout.row(draft, number)
 
     written = write_batches(home.path, work_uri(key, "samples"), SAMPLES, samples())
-    unplaced = (
-        {"root": u.root, "kind": u.kind, "chunk": u.chunk, "doc": None, "tokens": u.tokens, "reason": u.reason}
-        for u in packer.unplaced
-    )
-    left = write_table(home.path, work_uri(key, "unplaced"), UNPLACED, unplaced)
+    left = write_table(home.path, work_uri(key, "unplaced"), UNPLACED, _unplaced(packer.unplaced))
     origins.close()
     return {"samples": written, "unplaced": left}
 
 
-def _drafts(home: Home, inputs: AssemblyInputs, packer: Packer, advance: Any) -> Iterator[Draft]:
-    """Drafts in order, with a bounded queue of bundles read shard by shard; what the budget leaves is reported."""
+@lru_cache(maxsize=64)
+def _special_ids(folder: str, tokenizer: str, remote_code: bool, separator: str) -> tuple[Sequence[int], Sequence[int]]:
+    """BOS and separator of the tokenizer in a folder; its digest tells one that was changed from what it was."""
+    loaded = load_tokenizer(Path(folder), remote_code=remote_code)
+    return bos_ids(loaded), separator_ids(loaded, separator)
+
+
+def _drafts(bundles: Iterable[Bundle], most: int | None, packer: Packer, advance: Any) -> Iterator[Draft]:
+    """Drafts in order, with a bounded queue of bundles; what the budget of ``most`` samples leaves is reported."""
     queue: list[Bundle] = []
-    left = inputs.samples
-    for bundle in _bundles(home, inputs):
+    left = most
+    for bundle in bundles:
         advance(1)
         if not bundle.contexts:
             packer.report_empty(bundle)
@@ -138,6 +146,17 @@ def _drafts(home: Home, inputs: AssemblyInputs, packer: Packer, advance: Any) ->
         packer.report_root(bundle, "budget")
 
 
-def _bundles(home: Home, inputs: AssemblyInputs) -> Iterator[Bundle]:
-    for (first, stop), verdicts, negatives in zip(inputs.shards, inputs.verdicts, inputs.negatives, strict=True):
-        yield from bundles_of(range(first, stop), read_table(home.path, verdicts), read_table(home.path, negatives))
+def _bundles(home: Home, inputs: AssemblyInputs, origins: Origins) -> Iterator[Bundle]:
+    """The bundles of all roots, read shard by shard; their chunks are looked up a shard at once."""
+    for (first, stop), judged, near in zip(inputs.shards, inputs.verdicts, inputs.negatives, strict=True):
+        verdicts = read_table(home.path, judged, VERDICT_COLUMNS)
+        negatives = read_table(home.path, near, NEGATIVE_COLUMNS)
+        bundles = list(bundles_of(range(first, stop), verdicts, negatives))
+        origins.look_up({c for b in bundles for context in b.contexts for c in (context.chunk, *context.negatives)})
+        yield from bundles
+
+
+def _unplaced(found: Sequence[Unplaced]) -> pl.DataFrame:
+    """Rows of ``unplaced``."""
+    columns = {name: [row[place] for row in found] for place, name in enumerate(Unplaced._fields)}
+    return pl.DataFrame({**columns, "doc": [None] * len(found)})

@@ -9,61 +9,75 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-_DEPENDENCY = ("t", "entropy_before", "entropy_after", "gain")
-
-
-class Dependency(NamedTuple):
-    """A position of a root that a chunk helped (nats; gain as a share)."""
-
-    t: int
-    entropy_before: float
-    entropy_after: float
-    gain: float
+VERDICT_COLUMNS = ("root", "chunk", "t", "entropy_before", "entropy_after", "gain", "kept")
+NEGATIVE_COLUMNS = ("root", "seed_chunk", "rank", "chunk", "kept")
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """A verified positive with the positions it helped and its hard negatives, nearest first."""
+class Dependencies(NamedTuple):
+    """Positions of a shard's roots that chunks helped (nats; gain as a share), as columns: there are many."""
 
+    t: list[int]
+    entropy_before: list[float]
+    entropy_after: list[float]
+    gain: list[float]
+
+
+class Context(NamedTuple):
+    """A verified positive of a root, with its largest gain, its rows of the bundle's dependencies, and its hard
+    negatives, nearest first.
+    """
+
+    root: int
     chunk: int
-    dependencies: tuple[Dependency, ...]
+    best_gain: float
+    rows: range
     negatives: tuple[int, ...]
 
-    @property
-    def best_gain(self) -> float:
-        """The largest gain among its positions."""
-        return max(dependency.gain for dependency in self.dependencies)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """A root with its contexts, the one with the largest gain first (ties by chunk)."""
+    """A root with its contexts, the one with the largest gain first (ties by chunk), and its shard's dependencies."""
 
     root: int
     contexts: tuple[Context, ...]
+    dependencies: Dependencies
 
 
 def bundles_of(roots: range, verdicts: pl.DataFrame, negatives: pl.DataFrame) -> Iterator[Bundle]:
-    """One bundle per root, in order of the rows; a root without positives has no contexts."""
-    usable = negatives.filter(pl.col("kept")).select("root", "seed_chunk", "rank", "chunk")
-    usable = usable.sort("root", "seed_chunk", "rank")
-    chunks = usable["chunk"].to_list()
-    neighbours = {pair: tuple(chunks[run]) for pair, run in _runs(usable, "root", "seed_chunk")}
-    kept = verdicts.filter(pl.col("kept")).select("root", "chunk", *_DEPENDENCY).sort("root", "chunk", "t")
-    dependencies = [Dependency(*row) for row in zip(*(kept[name].to_list() for name in _DEPENDENCY), strict=True)]
-    contexts: dict[int, list[Context]] = {}
-    for (root, chunk), run in _runs(kept, "root", "chunk"):
-        context = Context(chunk, tuple(dependencies[run]), neighbours.get((root, chunk), ()))
-        contexts.setdefault(root, []).append(context)
-    for root in roots:
-        yield Bundle(root, tuple(sorted(contexts.get(root, ()), key=lambda c: (-c.best_gain, c.chunk))))
+    """One bundle per root, in order of the rows; a root without positives has no contexts.
+
+    ``verdicts`` has ``VERDICT_COLUMNS``, ``negatives`` has ``NEGATIVE_COLUMNS``.
+    """
+    near = negatives.filter("kept").sort("root", "seed_chunk", "rank")
+    kept = verdicts.filter("kept").sort("root", "chunk", "t")
+    neighbours = tuple(near["chunk"].to_list())
+    dependencies = Dependencies(*(kept[name].to_list() for name in Dependencies._fields))
+    pairs, seeds = _pairs(kept, "root", "chunk"), _pairs(near, "root", "seed_chunk")
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    root, chunk = (kept[name].to_numpy()[starts] for name in ("root", "chunk"))
+    gain = np.maximum.reduceat(kept["gain"].to_numpy(), starts) if len(starts) else np.empty(0)
+    columns = (
+        root,
+        chunk,
+        gain,
+        starts,
+        np.append(starts[1:], len(kept)),
+        np.searchsorted(seeds, pairs[starts], "left"),
+        np.searchsorted(seeds, pairs[starts], "right"),
+    )
+    order = np.lexsort((chunk, -gain, root))
+    contexts = [
+        Context(row, positive, best, range(first, stop), neighbours[nearest:end])
+        for row, positive, best, first, stop, nearest, end in zip(*(c[order].tolist() for c in columns), strict=True)
+    ]
+    borders = np.searchsorted(root, np.arange(roots.start, roots.stop + 1)).tolist()
+    for row, (first, stop) in zip(roots, pairwise(borders), strict=True):
+        yield Bundle(row, tuple(contexts[first:stop]), dependencies)
 
 
-def _runs(frame: pl.DataFrame, *keys: str) -> Iterator[tuple[tuple[int, int], slice]]:
-    """The rows of each pair of keys in a frame that is sorted by them."""
-    one, two = (frame[key].to_numpy() for key in keys)
-    borders = np.flatnonzero((one[1:] != one[:-1]) | (two[1:] != two[:-1])) + 1
-    starts = [0, *borders.tolist(), len(frame)] if len(frame) else [0]
-    for start, stop in pairwise(starts):
-        yield (int(one[start]), int(two[start])), slice(start, stop)
+def _pairs(frame: pl.DataFrame, one: str, two: str) -> NDArray[np.int64]:
+    """Two columns of row numbers as one number a row, which sorts as the pair does."""
+    high, low = (frame[name].to_numpy().astype(np.int64) for name in (one, two))
+    return (high << 32) + low

@@ -7,7 +7,10 @@ Python object each.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import orjson
@@ -20,8 +23,10 @@ from tasks.samples.packing import Draft
 
 _SEGMENTS = SAMPLES.arrow.field("segments").type
 _DEPENDENCIES = SAMPLES.arrow.field("dependencies").type
-Segment = tuple[str, str | None, str | None, str, int, int, int]
-"""kind, root_id, chunk_id, doc_id, start, end, source_start: the fields of a segment in the schema's order."""
+Columns = Sequence[Sequence[Any]]
+"""Structs as a column for each field, in the schema's order; nothing for no structs."""
+Places = dict[int, int]
+"""A number for some chunks or roots, by row."""
 
 
 class Layout:
@@ -50,82 +55,79 @@ class Layout:
         A dependency's ``position`` is the index of its token in the sample, its ``distance`` the tokens from the end of
         the chunk's segment to it.
         """
-        origins, chunks = self._origins, self._origins.chunks
-        shuffle = random.Random(f"{self._seed}:{number}:{draft.roots[0].root}")
-        order = self._order(draft, shuffle)
-        cuts = _cuts(draft, order, origins)
-        pieces: list[Ids] = [self._bos]
-        segments: list[Segment] = []
-        chunk_end: dict[int, tuple[int, str]] = {}
-        root_start: dict[int, int] = {}
-        end, gap = len(self._bos), len(self._separator)
-        for place, (kind, row) in enumerate(order):
-            if place:
-                pieces.append(self._separator)
-                end += gap
-            start = end
-            if kind == "root":
+        origins, doc_ids = self._origins, self._origins.doc_ids
+        groups = self._groups(draft, random.Random(f"{self._seed}:{number}:{draft.roots[0].root}"))
+        cuts = _cuts(draft, chain.from_iterable(chunks for chunks, _ in groups), origins.chunk_sizes)
+        spans: list[tuple[str, str | None, str | None, str, int, Ids]] = []
+        root_at: Places = {}
+        chunk_at: Places = {}
+        for chunks, roots in groups:
+            for chunk in chunks:
+                chunk_at[chunk] = len(spans)
+                kind = "positive" if chunk in draft.positives else self._fill
+                name, ids = origins.chunks.spelled(chunk)
+                skipped = cuts.get(chunk, 0)
+                spans.append((kind, None, name, doc_ids[origins.chunk_docs[chunk]], skipped, ids[skipped:]))
+            for row in roots:
+                root_at[row] = len(spans)
                 root = origins.root(row)
-                root_start[row] = start
-                pieces.append(root.ids)
-                end += len(root.ids)
-                segments.append((kind, root.root_id, None, origins.doc_id(root.doc), start, end, 0))
-            else:
-                skipped = cuts.get(row, 0)
-                name, ids = chunks.spelled(row)
-                ids = ids[skipped:]
-                pieces.append(ids)
-                end += len(ids)
-                chunk_end[row] = end, name
-                segments.append((kind, None, name, origins.doc_id(origins.chunk_doc(row)), start, end, skipped))
-        tokens = np.concatenate(pieces)
+                spans.append(("root", root.root_id, None, doc_ids[root.doc], 0, root.ids))
+        kinds, root_ids, chunk_ids, docs, source_starts, pieces = zip(*spans, strict=True)
+        sizes, gap = np.array([len(ids) for ids in pieces], np.int32), len(self._separator)
+        ends = len(self._bos) - gap + np.cumsum(sizes + gap, dtype=np.int32)
+        segments = (kinds, root_ids, chunk_ids, docs, (ends - sizes).tolist(), ends.tolist(), source_starts)
+        parted = [self._separator] * (2 * len(pieces))
+        parted[0], parted[1::2] = self._bos, pieces
+        tokens = np.concatenate(parted)
         assert len(tokens) == self._target, f"sample {number} has {len(tokens)} tokens, expected {self._target}"
-        return sample_row(tokens, segments, self._dependencies(draft, root_start, chunk_end))
+        return sample_row(tokens, segments, _dependencies(draft, segments, root_at, chunk_at))
 
-    def _order(self, draft: Draft, shuffle: random.Random) -> list[tuple[str, int]]:
-        """(kind, row) of every segment in order: contexts shuffled together, then roots; or group by group."""
+    def _groups(self, draft: Draft, shuffle: random.Random) -> list[tuple[list[int], list[int]]]:
+        """Rows of chunks and of the roots behind them: all in one group, or a group for every root."""
         if not self._grouped:
-            contexts = [("positive", c) for c in draft.positives] + [(self._fill, c) for c in draft.negatives]
-            shuffle.shuffle(contexts)
-            return contexts + [("root", bundle.root) for bundle in draft.roots]
-        order: list[tuple[str, int]] = []
-        for bundle in draft.roots:
-            group = [("positive", c) for c, users in draft.positives.items() if users[0][0] == bundle.root]
-            group += [(self._fill, c) for c, root in draft.negatives.items() if root == bundle.root]
-            shuffle.shuffle(group)
-            order += [*group, ("root", bundle.root)]
-        return order
-
-    def _dependencies(
-        self, draft: Draft, root_start: dict[int, int], chunk_end: dict[int, tuple[int, str]]
-    ) -> list[tuple[object, ...]]:
-        """The fields of each dependency in the schema's order, by position, then chunk."""
-        found = []
-        for chunk, users in draft.positives.items():
-            end, name = chunk_end[chunk]
-            for root, context in users:
-                root_id, start = self._origins.root(root).root_id, root_start[root]
-                for d in context.dependencies:
-                    at = start + d.t
-                    found.append(
-                        (root_id, d.t, at, name, at - end, d.entropy_before, d.entropy_after, d.gain),
-                    )
-        return sorted(found, key=lambda row: (row[2], row[3]))
+            groups = [([*draft.positives, *draft.negatives], [bundle.root for bundle in draft.roots])]
+        else:
+            own: dict[int, list[int]] = {bundle.root: [] for bundle in draft.roots}
+            for chunk, users in draft.positives.items():
+                own[users[0].root].append(chunk)
+            for chunk, root in draft.negatives.items():
+                own[root].append(chunk)
+            groups = [(chunks, [root]) for root, chunks in own.items()]
+        for chunks, _ in groups:
+            shuffle.shuffle(chunks)
+        return groups
 
 
-def _cuts(draft: Draft, order: Sequence[tuple[str, int]], origins: Origins) -> dict[int, int]:
-    """Tokens cut from the front of the first segments that carry no dependency, until the target is met."""
+def _dependencies(draft: Draft, segments: Columns, root_at: Places, chunk_at: Places) -> Columns:
+    """The dependencies of a draft whose roots and chunks are these segments, by position, then chunk."""
+    _, root_ids, chunk_ids, _, starts, ends, _ = segments
+    columns = {bundle.root: bundle.dependencies for bundle in draft.roots}
+    found: list[tuple[Any, ...]] = []
+    for chunk, users in draft.positives.items():
+        name, end = chunk_ids[chunk_at[chunk]], ends[chunk_at[chunk]]
+        for context in users:
+            root_id, start = root_ids[root_at[context.root]], starts[root_at[context.root]]
+            t, before, after, gain = columns[context.root]
+            for row in context.rows:
+                at = start + t[row]
+                found.append((root_id, t[row], at, name, at - end, before[row], after[row], gain[row]))
+    found.sort(key=itemgetter(2, 3))
+    return tuple(zip(*found, strict=True))
+
+
+def _cuts(draft: Draft, order: Iterable[int], sizes: Mapping[int, int]) -> Places:
+    """Tokens cut from the front of the first chunks that carry no dependency, until the target is met."""
     surplus, cuts = -draft.room, {}
-    for kind, row in order:
+    for chunk in order:
         if surplus <= 0:
             break
-        if kind != "root" and row in draft.negatives:
-            cuts[row] = min(surplus, origins.chunk_size(row) - 1)
-            surplus -= cuts[row]
+        if chunk in draft.negatives:
+            cuts[chunk] = min(surplus, sizes[chunk] - 1)
+            surplus -= cuts[chunk]
     return cuts
 
 
-def sample_row(ids: Ids, segments: Sequence[Segment], dependencies: Sequence[tuple[object, ...]]) -> pa.RecordBatch:
+def sample_row(ids: Ids, segments: Columns, dependencies: Columns) -> pa.RecordBatch:
     """A row of ``samples``; its digest is that of the canonical JSON of ids and segments."""
     length = len(ids)
     columns = [
@@ -138,15 +140,14 @@ def sample_row(ids: Ids, segments: Sequence[Segment], dependencies: Sequence[tup
     return pa.RecordBatch.from_arrays(columns, schema=SAMPLES.arrow)
 
 
-def _structs(kind: pa.ListType, rows: Sequence[tuple[object, ...]]) -> pa.ListArray:
+def _structs(kind: pa.ListType, columns: Columns) -> pa.ListArray:
     fields = list(kind.value_type)
-    values = zip(*rows, strict=True) if rows else [()] * len(fields)
-    arrays = [pa.array(list(column), field.type) for column, field in zip(values, fields, strict=True)]
+    arrays = [pa.array(c, field.type) for c, field in zip(columns or [()] * len(fields), fields, strict=True)]
     structs = pa.StructArray.from_arrays(arrays, fields=fields)
-    return pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), structs)
+    return pa.ListArray.from_arrays(pa.array([0, len(structs)], pa.int32()), structs)
 
 
-def _digest(ids: Ids, segments: Sequence[Segment]) -> str:
+def _digest(ids: Ids, segments: Columns) -> str:
     """SHA-256 of the canonical JSON of [ids, segments] (storage.digests), written faster: digests and numbers alone."""
     named = [
         {
@@ -158,6 +159,6 @@ def _digest(ids: Ids, segments: Sequence[Segment]) -> str:
             "source_start": skipped,
             "start": start,
         }
-        for kind, root_id, chunk_id, doc_id, start, end, skipped in segments
+        for kind, root_id, chunk_id, doc_id, start, end, skipped in zip(*segments, strict=True)
     ]
     return digest_bytes(orjson.dumps([np.ascontiguousarray(ids), named], option=orjson.OPT_SERIALIZE_NUMPY))

@@ -12,26 +12,26 @@ reported.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tasks.samples.bundles import Bundle, Context
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """How large things are, in tokens, and where chunks and roots come from."""
+    """How large things are, in tokens, and where chunks and roots come from, by their rows."""
 
-    root_tokens: Callable[[int], int]
-    chunk_tokens: Callable[[int], int]
-    root_doc: Callable[[int], int]
-    chunk_doc: Callable[[int], int]
+    root_tokens: Mapping[int, int]
+    chunk_tokens: Mapping[int, int]
+    root_doc: Mapping[int, int]
+    chunk_doc: Mapping[int, int]
     bos: int
     separator: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unplaced:
+class Unplaced(NamedTuple):
     """Something that found no place in a sample."""
 
     root: int
@@ -41,90 +41,138 @@ class Unplaced:
     reason: str
 
 
+LeftOut = tuple[Context, str]
+"""A context without a place, and why."""
+
+
 @dataclass(slots=True)
 class Draft:
-    """A sample being packed: its roots, its positives with those they help, its negatives with the root that brought
-    them.
+    """A sample being packed: its roots, its positives as each root's context, its negatives with the root that brought
+    them. Chunks that are ``spent`` may not be used any more.
     """
 
     target: int
     measures: Measures
-    used: int = 0
+    spent: Collection[int]
+    room: int = 0
+    """Tokens left; below zero, those to be cut."""
+    cuttable: int = 0
+    """Tokens that the negatives can lose: each keeps at least one."""
     roots: list[Bundle] = field(default_factory=list)
-    positives: dict[int, list[tuple[int, Context]]] = field(default_factory=dict)
+    positives: dict[int, list[Context]] = field(default_factory=dict)
     negatives: dict[int, int] = field(default_factory=dict)
     _root_docs: set[int] = field(default_factory=set)
     _chunk_docs: set[int] = field(default_factory=set)
     """Documents that chunks were added from; one that was given back stays: no root joins after that."""
-    _wanted: set[int] = field(default_factory=set)
-    """Contexts of the roots, those that found no place included."""
+    _barred: set[int] = field(default_factory=set)
+    """What may not become a negative: negatives, and contexts of the roots, those that found no place included."""
 
     def __post_init__(self) -> None:
-        self.used = self.measures.bos - self.measures.separator  # the first segment has no separator before it
+        # The first segment has no separator before it.
+        self.room = self.target - self.measures.bos + self.measures.separator
 
     @property
-    def room(self) -> int:
-        """Tokens left."""
-        return self.target - self.used
+    def used(self) -> int:
+        """Tokens taken."""
+        return self.target - self.room
 
-    def cost(self, tokens: int) -> int:
-        """Tokens that a segment takes with the separator before it."""
-        return tokens + self.measures.separator
+    def root_cost(self, bundle: Bundle) -> int:
+        """Tokens that a root takes with the separator before it."""
+        return self.measures.root_tokens[bundle.root] + self.measures.separator
 
     def chunk_cost(self, chunk: int) -> int:
-        """Tokens that a chunk takes with its separator; nothing when it is there already."""
-        there = chunk in self.positives or chunk in self.negatives
-        return 0 if there else self.cost(self.measures.chunk_tokens(chunk))
+        """Tokens that a chunk takes with the separator before it."""
+        return self.measures.chunk_tokens[chunk] + self.measures.separator
 
-    def stands_beside(self, chunk: int) -> bool:
-        """Whether a chunk comes from the document of a root here."""
-        return self.measures.chunk_doc(chunk) in self._root_docs
+    def contexts_for(self, bundle: Bundle) -> tuple[list[Context], list[LeftOut]] | None:
+        """A root's contexts that may stand here, and the others with the reason; None when the root may not join.
+
+        It may when a context is left for it, no chunk here comes from its document and no negative here is a context of
+        its own.
+        """
+        docs, roots, spent = self.measures.chunk_doc, self._root_docs, self.spent
+        if self.measures.root_doc[bundle.root] in self._chunk_docs:
+            return None
+        contexts: list[Context] = []
+        left_out: list[LeftOut] = []
+        for context in bundle.contexts:
+            chunk = context.chunk
+            if chunk in self.negatives:
+                return None
+            if docs[chunk] in roots:
+                left_out.append((context, "root-document"))
+            elif chunk in spent and chunk not in self.positives:
+                left_out.append((context, "reuse-cap"))
+            else:
+                contexts.append(context)
+        return (contexts, left_out) if contexts else None
 
     def add_root(self, bundle: Bundle) -> None:
         """Adds a root without its contexts."""
         self.roots.append(bundle)
-        self._root_docs.add(self.measures.root_doc(bundle.root))
-        self._wanted.update(context.chunk for context in bundle.contexts)
-        self.used += self.cost(self.measures.root_tokens(bundle.root))
+        self._root_docs.add(self.measures.root_doc[bundle.root])
+        self._barred.update([context.chunk for context in bundle.contexts])
+        self.room -= self.root_cost(bundle)
 
-    def add_positive(self, root: int, context: Context) -> None:
-        """Adds a positive for a root; one that is there already gains a dependent."""
-        self.used += self.chunk_cost(context.chunk)
-        self._chunk_docs.add(self.measures.chunk_doc(context.chunk))
-        self.positives.setdefault(context.chunk, []).append((root, context))
+    def add_positive(self, context: Context) -> bool:
+        """Adds a positive for its root if there is room; one that is there already gains a dependent."""
+        chunk = context.chunk
+        users = self.positives.get(chunk)
+        if users is not None:
+            users.append(context)
+            return True
+        cost = self.chunk_cost(chunk)
+        if cost > self.room:
+            return False
+        self.room -= cost
+        self.positives[chunk] = [context]
+        self._chunk_docs.add(self.measures.chunk_doc[chunk])
+        return True
 
-    def add_negative(self, chunk: int, root: int) -> None:
-        """Adds a negative that ``root`` brought."""
-        self.used += self.chunk_cost(chunk)
-        self._chunk_docs.add(self.measures.chunk_doc(chunk))
+    def add_negative(self, root: int, chunk: int, most: int | None = None) -> bool:
+        """Adds a negative that ``root`` brought, if it may stand here and costs no more than ``most`` tokens.
+
+        A negative stands once, is no context of any root here and comes from none of their documents.
+        """
+        if chunk in self._barred or chunk in self.spent:
+            return False
+        doc = self.measures.chunk_doc[chunk]
+        if doc in self._root_docs:
+            return False
+        tokens = self.measures.chunk_tokens[chunk]
+        cost = tokens + self.measures.separator
+        if most is not None and cost > most:
+            return False
+        self.room -= cost
+        self.cuttable += tokens - 1
         self.negatives[chunk] = root
+        self._barred.add(chunk)
+        self._chunk_docs.add(doc)
+        return True
 
-    def may_be_negative(self, chunk: int, usable: Callable[[int], bool]) -> bool:
-        """A negative stands once, is no positive of any root here and comes from none of their documents."""
-        if chunk in self.positives or chunk in self.negatives or chunk in self._wanted or not usable(chunk):
-            return False
-        return not self.stands_beside(chunk)
-
-    def admits(self, bundle: Bundle) -> bool:
-        """Whether a root may join: no chunk here comes from its document, no negative here is a positive of its own."""
-        if self.measures.root_doc(bundle.root) in self._chunk_docs:
-            return False
-        return not any(context.chunk in self.negatives for context in bundle.contexts)
-
-    @property
-    def can_be_cut(self) -> bool:
-        """Whether the negatives are long enough to lose what exceeds the target (each keeps at least one token)."""
-        return sum(self.measures.chunk_tokens(chunk) - 1 for chunk in self.negatives) >= -self.room
+    def give_back(self) -> list[Context]:
+        """Takes out the positive of least gain, never a root's last; returns the contexts that it was."""
+        helped: dict[int, int] = {}
+        for users in self.positives.values():
+            for context in users:
+                helped[context.root] = helped.get(context.root, 0) + 1
+        for chunk in sorted(self.positives, key=lambda c: (max(x.best_gain for x in self.positives[c]), c)):
+            users = self.positives[chunk]
+            if all(helped[context.root] > 1 for context in users):
+                del self.positives[chunk]
+                self.room += self.chunk_cost(chunk)
+                return users
+        return []
 
 
 @dataclass(slots=True)
 class Packer:
-    """Packs bundles into drafts. ``usable`` says whether a chunk may still be used (cap on reuse across samples)."""
+    """Packs bundles into drafts. ``spent``: chunks that may not be used any more (cap on reuse across samples)."""
 
     target: int
     negatives_per_positive: int
     measures: Measures
-    usable: Callable[[int], bool]
+    spent: Collection[int]
     unplaced: list[Unplaced] = field(default_factory=list)
     _sizes: dict[int, int] = field(default_factory=dict)
     """Tokens of each root that waits, with its positives."""
@@ -137,8 +185,9 @@ class Packer:
         for bundle in reversed(queue):  # new ones stand at the end
             if bundle.root in self._sizes:
                 break
-            contexts = sum(self.measures.chunk_tokens(context.chunk) for context in bundle.contexts)
-            self._sizes[bundle.root] = self.measures.root_tokens(bundle.root) + contexts
+            sizes = self.measures.chunk_tokens
+            contexts = sum([sizes[context.chunk] for context in bundle.contexts])
+            self._sizes[bundle.root] = self.measures.root_tokens[bundle.root] + contexts
             self._waiting += self._sizes[bundle.root]
         return self._waiting >= 2 * self.target
 
@@ -148,8 +197,8 @@ class Packer:
         The queue should hold more roots than a sample takes: they are tried in order until the sample is full.
         """
         while queue:
-            draft = Draft(self.target, self.measures)
-            taken: list[tuple[Bundle, list[tuple[Context, str]]]] = []
+            draft = Draft(self.target, self.measures, self.spent)
+            taken: list[tuple[Bundle, list[LeftOut]]] = []
             for bundle in queue:
                 joined = self._try_root(draft, bundle)
                 if joined is None:
@@ -157,7 +206,7 @@ class Packer:
                 taken.append((bundle, joined))
                 if draft.room <= 0 or any(reason == "sample-full" for _, reason in joined):
                     break
-            given_back = self._fill(draft) if taken else None
+            given_back = _fill(draft) if taken else None
             if given_back is None:
                 left = queue.pop(0)
                 self._waiting -= self._sizes.pop(left.root, 0)
@@ -167,81 +216,34 @@ class Packer:
                 queue.remove(bundle)
                 self._waiting -= self._sizes.pop(bundle.root, 0)
                 for context, reason in left_out:
-                    self._report(bundle.root, context.chunk, reason)
-            for root, chunk in given_back:
-                self._report(root, chunk, "sample-full")
+                    self._report(context, reason)
+            for context in given_back:
+                self._report(context, "sample-full")
             return draft
         return None
 
-    def _try_root(self, draft: Draft, bundle: Bundle) -> list[tuple[Context, str]] | None:
+    def _try_root(self, draft: Draft, bundle: Bundle) -> list[LeftOut] | None:
         """Adds a root with the contexts that fit; returns those left out with the reason, or None when the root can't
         join.
         """
-        if draft.cost(self.measures.root_tokens(bundle.root)) > draft.room:
+        cost = draft.root_cost(bundle)
+        if cost > draft.room or (found := draft.contexts_for(bundle)) is None:
             return None
-        left_out: list[tuple[Context, str]] = []
-        contexts: list[Context] = []
-        for context in bundle.contexts:
-            if draft.stands_beside(context.chunk):
-                left_out.append((context, "root-document"))
-            elif context.chunk not in draft.positives and not self.usable(context.chunk):
-                left_out.append((context, "reuse-cap"))
-            else:
-                contexts.append(context)
-        if not contexts or not draft.admits(bundle):
-            return None
-        if draft.cost(self.measures.root_tokens(bundle.root)) + draft.chunk_cost(contexts[0].chunk) > draft.room:
+        contexts, left_out = found
+        first = contexts[0].chunk
+        if first not in draft.positives and cost + draft.chunk_cost(first) > draft.room:
             return None
         draft.add_root(bundle)
         for number, context in enumerate(contexts):
-            if draft.chunk_cost(context.chunk) > draft.room:
+            if not draft.add_positive(context):
                 return left_out + [(rest, "sample-full") for rest in contexts[number:]]
-            draft.add_positive(bundle.root, context)
-            self._add_negatives(draft, bundle.root, context)
-        return left_out
-
-    def _add_negatives(self, draft: Draft, root: int, context: Context) -> None:
-        wanted = self.negatives_per_positive
-        for chunk in context.negatives:
-            if not wanted:
-                break
-            if draft.may_be_negative(chunk, self.usable) and draft.chunk_cost(chunk) <= draft.room:
-                draft.add_negative(chunk, root)
-                wanted -= 1
-
-    def _fill(self, draft: Draft) -> list[tuple[int, int]] | None:
-        """Fills the rest with spare negatives; returns the (root, positive) pairs given back for it, None when it
-        can't.
-        """
-        given_back: list[tuple[int, int]] = []
-        while True:
-            for root, chunk in _spares(draft):
-                if draft.room <= 0:
+            wanted = self.negatives_per_positive
+            for chunk in context.negatives:
+                if not wanted:
                     break
-                if draft.may_be_negative(chunk, self.usable):
-                    draft.add_negative(chunk, root)
-            if draft.room > 0:
-                return None
-            if draft.can_be_cut:
-                return given_back
-            removed = self._give_back(draft)
-            if not removed:
-                return None
-            given_back.extend(removed)
-
-    def _give_back(self, draft: Draft) -> list[tuple[int, int]]:
-        """Takes out the positive of least gain, never a root's last; returns its (root, chunk) pairs."""
-        helped: dict[int, int] = {}
-        for users in draft.positives.values():
-            for root, _ in users:
-                helped[root] = helped.get(root, 0) + 1
-        for chunk in sorted(draft.positives, key=lambda c: (max(x.best_gain for _, x in draft.positives[c]), c)):
-            users = draft.positives[chunk]
-            if all(helped[root] > 1 for root, _ in users):
-                del draft.positives[chunk]
-                draft.used -= draft.cost(self.measures.chunk_tokens(chunk))
-                return [(root, chunk) for root, _ in users]
-        return []
+                if draft.add_negative(bundle.root, chunk, draft.room):
+                    wanted -= 1
+        return left_out
 
     def report_empty(self, bundle: Bundle) -> None:
         """Reports a root without positives."""
@@ -249,16 +251,37 @@ class Packer:
 
     def report_root(self, bundle: Bundle, reason: str) -> None:
         """Reports a root and all its positives as left out."""
-        self.unplaced.append(Unplaced(bundle.root, "root", None, self.measures.root_tokens(bundle.root), reason))
+        self.unplaced.append(Unplaced(bundle.root, "root", None, self.measures.root_tokens[bundle.root], reason))
         for context in bundle.contexts:
-            self._report(bundle.root, context.chunk, reason)
+            self._report(context, reason)
 
-    def _report(self, root: int, chunk: int, reason: str) -> None:
-        self.unplaced.append(Unplaced(root, "positive", chunk, self.measures.chunk_tokens(chunk), reason))
+    def _report(self, context: Context, reason: str) -> None:
+        tokens = self.measures.chunk_tokens[context.chunk]
+        self.unplaced.append(Unplaced(context.root, "positive", context.chunk, tokens, reason))
 
 
-def _spares(draft: Draft) -> list[tuple[int, int]]:
+def _fill(draft: Draft) -> list[Context] | None:
+    """Fills the rest with spare negatives; returns the contexts given back for it, None when it can't."""
+    given_back: list[Context] = []
+    while True:
+        for root, chunk in _spares(draft):
+            if draft.room <= 0:
+                break
+            draft.add_negative(root, chunk)
+        if draft.room > 0:
+            return None
+        if draft.cuttable >= -draft.room:
+            return given_back
+        removed = draft.give_back()
+        if not removed:
+            return None
+        given_back.extend(removed)
+
+
+def _spares(draft: Draft) -> Iterator[tuple[int, int]]:
     """(root, negative) in order of closeness: every context's first neighbour, then every context's second, …"""
-    columns = [(root, context.negatives) for users in draft.positives.values() for root, context in users]
-    deepest = max((len(chunks) for _, chunks in columns), default=0)
-    return [(root, chunks[rank]) for rank in range(deepest) for root, chunks in columns if rank < len(chunks)]
+    contexts = [context for users in draft.positives.values() for context in users]
+    for rank in range(max((len(context.negatives) for context in contexts), default=0)):
+        for root, _, _, _, chunks in contexts:
+            if rank < len(chunks):
+                yield root, chunks[rank]

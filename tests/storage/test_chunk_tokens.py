@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +24,11 @@ rows = st.lists(
 )
 
 
-@given(rows=rows, batch=st.integers(1, 50))
+@given(rows=rows, batch=st.integers(1, 50), asked=st.lists(st.integers(0, 39), max_size=20))
 @settings(max_examples=40, deadline=None)
-def test_every_row_is_found(tmp_path_factory: pytest.TempPathFactory, rows: list[TokenRow], batch: int) -> None:
+def test_every_row_is_found(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[TokenRow], batch: int, asked: list[int]
+) -> None:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("storage.chunk_tokens.ROWS_PER_BATCH", batch)
@@ -37,9 +40,15 @@ def test_every_row_is_found(tmp_path_factory: pytest.TempPathFactory, rows: list
             found, spelled = tokens.spelled(number)
             assert (found, tokens.doc(number)) == (name, doc)
             assert (tokens.size(number), spelled.tolist()) == (len(ids), ids)
+        wanted = [number % len(rows) for number in asked]
+        docs, sizes = tokens.measured(np.array(wanted, dtype=np.int64))
+        assert docs.tolist() == [rows[number][1] for number in wanted]
+        assert sizes.tolist() == [len(rows[number][2]) for number in wanted]
         for outside in (-1, len(rows)):
             with pytest.raises(IndexError):
                 tokens.spelled(outside)
+            with pytest.raises(IndexError):
+                tokens.measured(np.array([0, outside]))
         tokens.close()
 
 

@@ -19,7 +19,7 @@ from storage.refs import Ref
 from storage.tables import read_table
 from tasks.resources import PolicyInputs
 from tasks.samples.assembly import AssemblyConfig, AssemblyInputs, assemble
-from tasks.samples.bundles import Bundle, Context, Dependency
+from tasks.samples.bundles import Bundle, Context, Dependencies
 from tasks.samples.packing import Measures, Packer
 from tests.sample_rules import Round, check_round
 from tests.word_world import BOS, SEPARATOR, WordWorld, make_word_world, negative, verdict, word_tokenizer
@@ -254,10 +254,11 @@ def test_a_positive_that_found_no_room_is_no_negative_of_another_root() -> None:
 
     Root 0's nearest spare is that chunk 9, a positive of root 1; so the next one, 8, fills the rest and loses five.
     """
-    ten, size = Measures(lambda r: 10, lambda c: 10, lambda r: r, lambda c: 100 + c, bos=0, separator=0), 45
-    first = Bundle(0, (Context(1, (Dependency(3, 2.0, 0.2, 0.9),), (9, 8)),))
-    second = Bundle(1, tuple(Context(c, (Dependency(3, 2.0, 1.0, g),), ()) for c, g in ((2, 0.8), (9, 0.5))))
-    packer = Packer(size, 0, ten, lambda chunk: True)
+    tens, docs, size = dict.fromkeys(range(10), 10), {c: 100 + c for c in range(10)}, 45
+    ten, nothing = Measures(tens, tens, {0: 0, 1: 1}, docs, bos=0, separator=0), Dependencies([], [], [], [])
+    first = Bundle(0, (Context(0, 1, 0.9, range(0), (9, 8)),), nothing)
+    second = Bundle(1, tuple(Context(1, c, g, range(0), ()) for c, g in ((2, 0.8), (9, 0.5))), nothing)
+    packer = Packer(size, 0, ten, ())
     draft = packer.pack_one([first, second])
     assert draft is not None
     assert (list(draft.positives), draft.negatives, draft.room) == ([1, 2], {8: 0}, -5)

@@ -158,7 +158,7 @@ def test_a_positive_enters_once_per_root_with_all_it_helps(
         )
     )
     assert [bundle.root for bundle in bundles] == [0, 1, 2, 3]
-    found = {(b.root, c.chunk): [d.t for d in c.dependencies] for b in bundles for c in b.contexts}
+    found = {(b.root, c.chunk): b.dependencies.t[c.rows.start : c.rows.stop] for b in bundles for c in b.contexts}
     assert found == expected
     assert sum(len(bundle.contexts) for bundle in bundles) == len(expected)
     for bundle in bundles:

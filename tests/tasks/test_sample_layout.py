@@ -17,7 +17,7 @@ from storage.errors import IntegrityError
 from storage.home import Home
 from storage.schemas import SAMPLES
 from storage.tables import write_batches, write_table
-from tasks.samples.layout import Segment, sample_row
+from tasks.samples.layout import sample_row
 from tasks.samples.origins import StoredChunks, TokenisedChunks, open_chunks
 from tests.word_world import make_word_world, word_tokenizer
 
@@ -35,10 +35,11 @@ sample = st.tuples(
     st.lists(segment, max_size=5),
     st.lists(dependency, max_size=4),
 )
-Sample = tuple[list[int], list[Segment], list[tuple[object, ...]]]
+Structs = list[tuple[object, ...]]
+Sample = tuple[list[int], Structs, Structs]
 
 
-def as_dicts(ids: list[int], segments: list[Segment], dependencies: list[tuple[object, ...]]) -> dict[str, Any]:
+def as_dicts(ids: list[int], segments: Structs, dependencies: Structs) -> dict[str, Any]:
     """The row as a dict, its digest by the one canonical form of JSON."""
     named = [dict(zip(SEGMENT, fields, strict=True)) for fields in segments]
     return {
@@ -60,7 +61,10 @@ def test_columns_give_the_bytes_that_dicts_give(
         patch.setattr("storage.tables.ROWS_PER_GROUP", rows)
         patch.setattr("storage.tables.UNITS_PER_GROUP", units)
         expected = write_table(home, "a.parquet", SAMPLES, [as_dicts(*one) for one in samples])
-        batches = (sample_row(np.array(ids, np.int32), segments, links) for ids, segments, links in samples)
+        batches = (
+            sample_row(np.array(ids, np.int32), *(tuple(zip(*rows, strict=True)) for rows in structs))
+            for ids, *structs in samples
+        )
         found = write_batches(home, "b.parquet", SAMPLES, batches)
     assert found == expected.model_copy(update={"uri": "b.parquet"})
 
@@ -78,14 +82,14 @@ def test_another_token_in_the_corpus_is_noticed_before_it_is_in_a_sample(home: H
     ref = write_chunk_tokens(home.path, "work/tokens.arrow", (("c", 0, [2, 3]) for _ in world.chunk_rows))
     manifest = {**world.corpus.manifest, "chunking": {"tokenizer": "its digest"}}
     corpus = world.corpus.model_copy(update={"tokens": ref, "manifest": manifest})
-    opened = open_chunks(home, corpus, world.roots, tokenizer, "its digest")
+    opened = open_chunks(home, corpus, world.roots, lambda: tokenizer, "its digest")
     assert opened.spelled(0)[1].tolist() == [2, 3]
     opened.close()
     path = home / ref.uri
     path.write_bytes(path.read_bytes().replace(b"\x02\0\0\0\x03\0\0\0", b"\x02\0\0\0\x02\0\0\0"))
     with pytest.raises(IntegrityError, match=r"work/tokens\.arrow was changed"):
-        open_chunks(home, corpus, world.roots, tokenizer, "its digest")
-    other = open_chunks(home, corpus, world.roots, tokenizer, "another digest")
+        open_chunks(home, corpus, world.roots, lambda: tokenizer, "its digest")
+    other = open_chunks(home, corpus, world.roots, lambda: tokenizer, "another digest")
     assert other.spelled(0)[1].tolist() == [2, 3]
     other.close()
 
