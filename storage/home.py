@@ -9,6 +9,8 @@ versions/<version16>/    dataset versions: tables, samples, card, manifest.json 
 campaigns/<name>.json    rounds of a campaign: version, policies, scores
 reports/<version16>/     plots and reports (not part of a version)
 exports/<digest>.json    where versions were exported or pushed to
+tombstones/              what was removed, and why
+standing/  bench/        a standing installation's processes and logs; the home that benchmarks work in
 mlflow/  prefect/        the embedded databases
 locks/                   one lock file per round, index, …
 """

@@ -1,7 +1,7 @@
 """What a recipe is: the stages that make a round's samples, and who screens.
 
 A recipe is one file in ``tasks/recipes``; it is found there by listing the folder. It names stages that exist
-(``tasks.stages.screened``) or brings its own, fixes settings of the build configuration, and declares options that
+(``tasks.stages``) or brings its own, fixes settings of the build configuration, and declares options that
 only it has.
 Nothing else in the project knows a recipe by name.
 """
