@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -76,3 +77,13 @@ def random_model(family: str) -> Any:
             if parameter.dim() > 1:
                 parameter.mul_(6.0)
     return model.eval()
+
+
+def hidden_of(model: Any) -> Callable[[Tensor], Tensor]:
+    """What turns ids [b, n] into the model's last hidden states [b, n, h]."""
+
+    def run(ids: Tensor) -> Tensor:
+        hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
+    return run

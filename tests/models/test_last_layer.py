@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.last_layer import LastLayer, last_layer
 from models.scoring import Context, Scorer
-from tests.model_families import random_model
+from tests.model_families import hidden_of, random_model
 
 PLAIN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 NARROWED = {
@@ -28,7 +25,7 @@ NARROWED = {
 @pytest.mark.parametrize("family", NARROWED)
 def test_the_needed_tokens_come_out_as_without(family: str) -> None:
     model = random_model(family)
-    run = _hidden_of(model)
+    run = hidden_of(model)
     layer = LastLayer(model, run)
     assert layer.narrowed == NARROWED[family]
     ids = torch.randint(97, (3, 20), generator=torch.Generator().manual_seed(1))
@@ -46,20 +43,20 @@ def test_the_needed_tokens_come_out_as_without(family: str) -> None:
 def test_a_layer_that_mixes_tokens_behind_its_attention_is_run_whole() -> None:
     model = random_model("llama")
     model.model.layers[-1].mlp = _Mixing(model.model.layers[-1].mlp)
-    assert LastLayer(model, _hidden_of(model)).narrowed == ()
+    assert LastLayer(model, hidden_of(model)).narrowed == ()
 
 
 def test_a_last_layer_that_also_stands_before_is_run_whole() -> None:
     model = random_model("llama")
     model.model.layers[0] = model.model.layers[1]
-    assert LastLayer(model, _hidden_of(model)).narrowed == ()
+    assert LastLayer(model, hidden_of(model)).narrowed == ()
 
 
 def test_a_model_without_a_list_of_its_layers_is_left_alone() -> None:
     model = random_model("llama")
     model.config.num_hidden_layers = 3
     assert last_layer(model) is None
-    assert LastLayer(model, _hidden_of(model)).narrowed == ()
+    assert LastLayer(model, hidden_of(model)).narrowed == ()
 
 
 @pytest.mark.parametrize("wanted", [1, 3, 30])
@@ -91,11 +88,3 @@ class _Mixing(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         made: Tensor = self.inner(hidden + hidden.roll(1, dims=1))
         return made.roll(1, dims=1)
-
-
-def _hidden_of(model: Any) -> Callable[[Tensor], Tensor]:
-    def run(ids: Tensor) -> Tensor:
-        hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden
-
-    return run

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from models.last_layer import LastLayer
 from models.needed_queries import Needed, NeededQueries
-from tests.model_families import FAMILIES, random_model
+from tests.model_families import FAMILIES, hidden_of, random_model
 
 OTHERWISE = {"bloom", "gemma2", "mamba"}
 """Families whose attention is not torch's: biases and caps of their own, and none at all."""
@@ -75,11 +75,7 @@ def test_attention_before_the_last_layer_and_of_other_shapes_is_left_alone() -> 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_that_attends_by_torch_is_narrowed(family: str) -> None:
     model = random_model(family)
-
-    def run(ids: Tensor) -> Tensor:
-        hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden
-
+    run = hidden_of(model)
     layer = LastLayer(model, run)
     assert layer.queries == (family not in OTHERWISE)
     ids = torch.randint(97, (3, 40), generator=torch.Generator().manual_seed(1))
