@@ -5,8 +5,8 @@ position; the vocabulary head runs on the needed positions alone, in blocks, wit
 a whole sequence are never in memory. Contexts are batched by a token budget, longest first, right-padded: a causal
 model's valid positions do not see the padding behind them, so no mask is needed. A GPU may lay them end to end instead
 (``models.packed``) and take entropies without logits (``models.kernel_head``). What the last layer does behind its keys
-and values is done for the needed positions alone. On a CPU as many batches run at once as there are threads, each by
-one of them, so that their number changes no bit of an entropy.
+and values is done for the needed positions alone. On a CPU linear layers are oneDNN's (``models.onednn``), and as many
+batches run at once as there are threads, each by one of them, so that their number changes no bit of an entropy.
 
     H_t = -sum_v p(v | x_<t) ln p(v | x_<t)      full vocabulary, nats (PolicyLong, section 2 of docs/method.md)
 
@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from models.batches import PACKED, PADDED, Batch, Context
-from models.heads import by_logits, entropy_and_nll, split_model
+from models.heads import by_logits, entropy_and_nll, probe_ids, split_model
 from models.kernel_head import Kernel, by_kernel
 from models.last_layer import LastLayer
+from models.onednn import LinearLayers
 from models.packed import pack, packed_places
 from models.workers import Workers
 from storage.errors import PolicyError
@@ -74,6 +75,7 @@ class Scorer:
         self._layout = PACKED if packing else PADDED
         self._scores = by_logits(head) if kernel == "torch" else by_kernel(model, self._trunk, head)
         self._last = LastLayer(model, self._trunk)
+        self._linear = LinearLayers(model, lambda: head(self._trunk(_probe(model))), tokens=tokens_per_batch)
         self._longest = learned_positions(model)
         self._workers = Workers(
             self._device, (workers or torch.get_num_threads()) if may_run_beside_itself(model) else 1
@@ -119,14 +121,15 @@ class Scorer:
         at = batch.rows.to(self._device), batch.columns.to(self._device)
         more = {} if batch.lengths is None else packed_places(batch.lengths, self._device, borders=self._flash)
         narrow = len(batch.rows) * _NARROWED_BELOW < batch.ids.numel()
-        with self._last.only(*at) if narrow else nullcontext():
-            wanted = self._trunk(batch.ids.to(self._device), **more)[at]
         entropies, losses = [], []
-        for start in range(0, len(wanted), self._block):
-            block = slice(start, start + self._block)
-            entropy, nll = self._scores(wanted[block], batch.targets[block].to(self._device))
-            entropies.append(entropy.cpu())
-            losses.append(nll.cpu())
+        with self._linear.taken_over():
+            with self._last.only(*at) if narrow else nullcontext():
+                wanted = self._trunk(batch.ids.to(self._device), **more)[at]
+            for start in range(0, len(wanted), self._block):
+                block = slice(start, start + self._block)
+                entropy, nll = self._scores(wanted[block], batch.targets[block].to(self._device))
+                entropies.append(entropy.cpu())
+                losses.append(nll.cpu())
         entropy, nll = torch.cat(entropies), torch.cat(losses)
         if not bool(torch.isfinite(entropy).all()):
             where = int(batch.owners[int((~torch.isfinite(entropy)).nonzero()[0])])
@@ -136,6 +139,10 @@ class Scorer:
             )
         parts = zip(torch.split(entropy, batch.counts), torch.split(nll, batch.counts), strict=True)
         return [Scores(e, n) for e, n in parts]
+
+
+def _probe(model: Any) -> Tensor:
+    return probe_ids(16, model.config.get_text_config().vocab_size, next(model.parameters()).device)[None]
 
 
 def may_run_beside_itself(model: Any) -> bool:

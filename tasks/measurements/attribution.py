@@ -38,7 +38,7 @@ from tasks.screening.passages import Passages
 from tasks.screening.retrieval import exclusion
 
 STEP = "attributable-gain"
-CODE_VERSION = 4
+CODE_VERSION = 5
 _DRAWS = 64
 
 

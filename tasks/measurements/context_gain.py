@@ -35,7 +35,7 @@ from tasks.corpus.splitting import unit_hash
 from tasks.progress import progress
 
 STEP = "context-gain"
-CODE_VERSION = 5
+CODE_VERSION = 6
 SEPARATOR = "\n\n"
 HELDOUT = "heldout"
 

@@ -29,7 +29,7 @@ from tasks.resources import bos_ids
 from tasks.screening.verification import prefixed, relative_gain, separator_ids
 
 STEP = "measured-under"
-CODE_VERSION = 4
+CODE_VERSION = 5
 Verdict = tuple[int, int, int, float]
 """(row of the root, t, row of the chunk, recorded gain)."""
 

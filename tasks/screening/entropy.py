@@ -77,7 +77,7 @@ class EntropyInputs(BaseModel):
     policy: PolicyInputs
 
 
-@step("entropy", code_version=3, scores=True)
+@step("entropy", code_version=4, scores=True)
 def screen_entropy(home: Home, inputs: EntropyInputs, config: EntropyConfig) -> dict[str, Ref]:
     """Reads each root once and writes ``screened`` (its statistics) and ``positions`` (its uncertain tokens with
     queries).

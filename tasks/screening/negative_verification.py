@@ -74,7 +74,7 @@ class NegativeVerificationInputs(BaseModel):
     negatives_per_positive: int = Field(ge=0, description="As in negatives.")
 
 
-@step("negative-verification", code_version=4, scores=True)
+@step("negative-verification", code_version=5, scores=True)
 def verify_negatives(
     home: Home, inputs: NegativeVerificationInputs, config: NegativeVerificationConfig
 ) -> dict[str, Ref]:

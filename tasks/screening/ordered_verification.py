@@ -80,7 +80,7 @@ def learn_ordering(home: Home, inputs: LearningInputs, config: LearningConfig) -
     return {"ordering": write_table(home.path, work_uri(key, "ordering"), ORDERING, model.rows())}
 
 
-@step("ordered-verification", code_version=4, scores=True)
+@step("ordered-verification", code_version=5, scores=True)
 def verify_in_order(home: Home, inputs: OrderedInputs, config: VerificationConfig) -> dict[str, Ref]:
     """Verifies a shard within the budget: tables ``verdicts`` and ``passes``, what was left out included."""
     key = verify_in_order.key(inputs, config)

@@ -172,7 +172,7 @@ def pairs_of(candidates: pl.DataFrame) -> list[Pair]:
     return [Pair(root, chunk, tuple(ts)) for root, chunk, ts in grouped.select("root", "chunk", "t").iter_rows()]
 
 
-@step("verification", code_version=4, scores=True)
+@step("verification", code_version=5, scores=True)
 def verify(home: Home, inputs: VerificationInputs, config: VerificationConfig) -> dict[str, Ref]:
     """Scores every unique (root, chunk) once and writes one verdict per position and candidate: table ``verdicts``."""
     key = verify.key(inputs, config)
