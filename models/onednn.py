@@ -83,7 +83,8 @@ class LinearLayers:
 
 def has_onednn() -> bool:
     """Whether this torch has oneDNN and the call of its compiler that is made here."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    available: Callable[[], bool] = torch.backends.mkldnn.is_available
+    return available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def by_onednn(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
